@@ -1,0 +1,79 @@
+"""Triton stage ``postprocess``: decoded canvases in; composited, encoded pictures and the request's story out."""
+
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))  # the repository's root: stages import one another from there
+
+import base64
+import json
+
+import numpy as np
+import wire
+from postprocess.compositing import composite, opacity
+from postprocess.encoding import encoded, encoded_mask
+from preprocess.placement import Placement
+
+
+class TritonPythonModel:
+    """See the module."""
+
+    def execute(self, requests):
+        """Each request on its own."""
+        return [self.finished(request) for request in requests]
+
+    def finished(self, request):
+        """The outputs that were asked for."""
+        started = time.monotonic_ns()
+        try:
+            frame = json.loads(wire.array(request, "frame")[0])
+            job = json.loads(wire.array(request, "job")[0])
+            wanted = set(request.requested_output_names())
+            outputs = {"seeds": np.array(job["seeds"], np.int64)}
+            if "images" in wanted:
+                outputs["images"] = np.array(pictures(request, frame), np.object_)
+            if "mask_used" in wanted:
+                mask = encoded_mask(wire.array(request, "mask_used"), frame["output_format"])
+                outputs["mask_used"] = np.array([mask], np.object_)
+            outputs["info"] = wire.text(info(frame, job, started))
+            return wire.answer({name: value for name, value in outputs.items() if name in wanted})
+        except Exception as error:
+            return wire.internal(error)
+
+
+def pictures(request, frame) -> list[bytes]:
+    """The encoded pictures of one request."""
+    canvases = wire.array(request, "images")
+    if frame["composite"] != "none":
+        original, mask = wire.array(request, "original"), wire.array(request, "mask_used")
+        alpha = opacity(mask, soft=frame["composite"] == "soft", blur=frame["mask_blur"])
+        placement = Placement(tuple(frame["source"]), tuple(frame["target"]), frame["height"], frame["width"])
+        canvases = [composite(original, canvas, alpha, placement) for canvas in canvases]
+    profile = base64.b64decode(frame["icc_profile"]) or None
+    return [encoded(canvas, frame["output_format"], frame["quality"], profile) for canvas in canvases]
+
+
+def info(frame, job, started) -> dict:
+    """The request's story: size, steps, batches, milliseconds by stage, warnings."""
+    now = time.monotonic_ns()
+    marks = {
+        "preprocess": (frame["started_ns"], frame["prepared_ns"]),
+        "encode": (frame["prepared_ns"], job["admitted_ns"]),
+        "wait": (job["admitted_ns"], job["first_step_ns"]),
+        "denoise": (job["first_step_ns"], job["finished_ns"]),
+        "decode": (job["finished_ns"], started),
+        "postprocess": (started, now),
+        "total": (frame["started_ns"], now),
+    }
+    return {
+        "height": frame["height"],
+        "width": frame["width"],
+        "solver": job["solver"],
+        "num_inference_steps": job["num_inference_steps"],
+        "steps": job["steps"],
+        "batch_sizes": job["batch_sizes"],
+        "unet_rows": job["unet_rows"],
+        "milliseconds": {stage: round((end - begin) / 1e6, 3) for stage, (begin, end) in marks.items()},
+        "warnings": frame["warnings"],
+    }

@@ -1,0 +1,290 @@
+"""One request, from encoded pictures and raw parameters to what the graphs and later stages take. No Triton here."""
+
+from __future__ import annotations
+
+import base64
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from denoise.schedule import ScheduleError, SchedulerConfig
+from denoise.solvers import make_plan
+from dressform_contract import MAX_SEED, ContractError, Task, validated_parameters
+from numpy.typing import NDArray
+
+from preprocess import masks
+from preprocess.pictures import Picture, PictureError, decode, decode_mask
+from preprocess.placement import Placement, masked_region, placed
+from preprocess.prompts import PromptTokenizer
+
+
+class RequestError(ValueError):
+    """A request that breaks the contract; the message names the culprit."""
+
+
+class UnsupportedError(ValueError):
+    """A request that this export cannot serve; the message says why and what would."""
+
+
+@dataclass(frozen=True)
+class Export:
+    """What the manifest says of the exported pipeline, as far as requests depend on it."""
+
+    factor: int
+    in_channels: int
+    tryon: str
+    height: int
+    width: int
+    minimum: int
+    maximum: int
+    steps: int
+    solver: str
+    tryon_eta: float
+    schedule: SchedulerConfig
+
+    @classmethod
+    def from_manifest(cls, manifest: Mapping[str, Any], scheduler_config: Mapping[str, object]) -> Export:
+        """Read the fields of a manifest of format 1."""
+        size, defaults = manifest["size"], manifest["defaults"]
+        return cls(
+            factor=manifest["vae"]["factor"],
+            in_channels=manifest["unet"]["in_channels"],
+            tryon=manifest["tryon"],
+            height=size["height"],
+            width=size["width"],
+            minimum=size["minimum"],
+            maximum=size["maximum"],
+            steps=defaults["num_inference_steps"],
+            solver=defaults["solver"],
+            tryon_eta=defaults["tryon_eta"],
+            schedule=SchedulerConfig.from_json(scheduler_config),
+        )
+
+
+@dataclass(frozen=True)
+class RawRequest:
+    """The inputs as they came: encoded pictures, prompts in UTF-8, KServe parameters."""
+
+    image: bytes
+    mask: bytes | None
+    prompt: bytes | None
+    negative_prompt: bytes | None
+    garment: bytes | None
+    parameters: Mapping[str, object]
+
+    @property
+    def task(self) -> Task:
+        """The ensemble it came through."""
+        return "inpaint" if self.garment is None else "tryon"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The tensors and settings of one request.
+
+    input_ids int64 [n, L]: negative prompt (with guidance), prompt. canvases uint8 [k, H, W, 3] and keep uint8 [k, H, W]:
+    as ``options["canvases"]`` names them. latent_mask float32 [1, h, w]. original uint8 [H0, W0, 3], mask uint8 [H0, W0].
+    """
+
+    input_ids: NDArray[np.int64]
+    canvases: NDArray[np.uint8]
+    keep: NDArray[np.uint8]
+    latent_mask: NDArray[np.float32]
+    options: dict[str, Any]
+    original: NDArray[np.uint8]
+    mask: NDArray[np.uint8]
+    frame: dict[str, Any]
+
+
+def prepare(raw: RawRequest, export: Export, tokenizer: PromptTokenizer) -> Prepared:
+    """Validate, decode, place and tokenise one request.
+
+    Raises:
+        RequestError: the request breaks the contract.
+        UnsupportedError: this export cannot serve it.
+    """
+    options = resolved(raw.parameters, raw.task, export)
+    _check_task(raw, export)
+    person = "image" if raw.task == "inpaint" else "person"
+    picture = _decoded(person, raw.image, decode)
+    mask = _mask(raw, picture, person, options)
+    canvas = (int(options["height"]), int(options["width"]))
+    placement = _placement(picture, mask, canvas, options)
+    canvas_mask = masks.binary(placement.onto_canvas(mask))
+    if not canvas_mask.any():
+        raise RequestError("the mask is empty where the picture lies on the canvas; try resize_mode fill")
+    names, canvases, keep = _canvases(raw, picture, placement, canvas_mask, float(options["strength"]), export)
+    input_ids, warnings = _tokens(raw, tokenizer, guided=float(options["guidance_scale"]) > 1)
+    if options["eta"] and options["solver"] != "ddim":
+        warnings.append(f"eta acts with solver ddim alone, not with {options['solver']}; it was ignored")
+    output_format = options["output_format"] or ("data_url" if picture.from_data_url else "png")
+    return Prepared(
+        input_ids=input_ids,
+        canvases=canvases,
+        keep=keep,
+        latent_mask=masks.latent(canvas_mask, export.factor),
+        options=_job_options(options, raw.task, names),
+        original=picture.pixels,
+        mask=masks.binary(mask),
+        frame={
+            "source": placement.source,
+            "target": placement.target,
+            "height": canvas[0],
+            "width": canvas[1],
+            "composite": options["composite"],
+            "mask_blur": options["mask_blur"],
+            "output_format": output_format,
+            "quality": options["quality"],
+            "icc_profile": base64.b64encode(picture.icc_profile or b"").decode(),
+            "warnings": warnings,
+        },
+    )
+
+
+def resolved(parameters: Mapping[str, object], task: Task, export: Export) -> dict[str, Any]:
+    """All options of a request: given ones validated, the rest from the contract and the export.
+
+    Raises:
+        RequestError: for an unknown name, a wrong type or a value that is not allowed.
+    """
+    try:
+        options: dict[str, Any] = dict(validated_parameters(parameters, task))
+    except ContractError as error:
+        raise RequestError(str(error)) from error
+    model = {"num_inference_steps": export.steps, "solver": export.solver, "height": export.height, "width": export.width}
+    model["eta"] = export.tryon_eta if task == "tryon" and options["solver"] in (None, "ddim") else 0.0
+    model["seed"] = secrets.randbelow(2**32)
+    options |= {name: value for name, value in model.items() if options[name] is None}
+    for side in ("height", "width"):
+        value = options[side]
+        if value % export.factor or not export.minimum <= value <= export.maximum:
+            allowed = f"a multiple of {export.factor} from {export.minimum} to {export.maximum}"
+            raise RequestError(f"{side} must be {allowed}, not {value}")
+    if options["seed"] + options["num_images"] - 1 > MAX_SEED:
+        raise RequestError(f"seed + num_images - 1 must be at most {MAX_SEED}")
+    plan = (options["solver"], options["num_inference_steps"], options["strength"], options["eta"])
+    fault = _plan_fault(export.schedule, *plan)
+    if fault is not None:
+        raise RequestError(fault)
+    return options
+
+
+@lru_cache(maxsize=1024)
+def _plan_fault(schedule: SchedulerConfig, solver: str, steps: int, strength: float, eta: float) -> str | None:
+    """Why the denoiser could not plan this job, or None; known before any graph has run."""
+    try:
+        make_plan(schedule, solver, steps, strength, eta)
+    except ScheduleError as error:
+        return str(error)
+    return None
+
+
+def _check_task(raw: RawRequest, export: Export) -> None:
+    if raw.task == "tryon" and export.tryon == "none":
+        raise UnsupportedError(
+            "tryon needs weights that learned to read a garment; this export says tryon: none. "
+            "Export a source whose dressform.json says tryon: concat"
+        )
+    if raw.task == "tryon" and raw.mask is None:
+        raise UnsupportedError("tryon needs a mask here: this export has no garment parser to make one")
+    if raw.task == "inpaint" and raw.mask is None:
+        raise RequestError("inpaint needs a mask: white where the picture is to be repainted")
+
+
+def _decoded(name: str, data: bytes, decoder: Any) -> Picture:
+    try:
+        picture: Picture = decoder(data)
+    except PictureError as error:
+        raise RequestError(f"{name} is {error}") from error
+    return picture
+
+
+def _mask(raw: RawRequest, picture: Picture, person: str, options: Mapping[str, Any]) -> NDArray[np.uint8]:
+    """The mask at the original's size, inverted and grown as asked."""
+    mask = _decoded("mask", raw.mask or b"", decode_mask)
+    if mask.size != picture.size:
+        raise RequestError(
+            f"mask must have the size of {person}, {picture.size[1]} × {picture.size[0]}, not {mask.size[1]} × {mask.size[0]}"
+        )
+    adjusted = masks.adjusted(mask.pixels, invert=options["mask_invert"], grow=options["mask_grow"])
+    if not (adjusted >= 128).any():
+        after = " after mask_invert" * options["mask_invert"] + f" after mask_grow {options['mask_grow']}" * (
+            options["mask_grow"] != 0
+        )
+        raise RequestError(f"mask is empty{after}: no pixel is white (128 or more of 255), so nothing would be repainted")
+    return adjusted
+
+
+def _placement(
+    picture: Picture, mask: NDArray[np.uint8], canvas: tuple[int, int], options: Mapping[str, Any]
+) -> Placement:
+    margin = options["padding_mask_crop"]
+    if margin is None:
+        return placed(picture.size, canvas, options["resize_mode"])
+    return placed(picture.size, canvas, "fill", masked_region(mask, canvas, margin))
+
+
+def _canvases(
+    raw: RawRequest,
+    picture: Picture,
+    placement: Placement,
+    canvas_mask: NDArray[np.uint8],
+    strength: float,
+    export: Export,
+) -> tuple[list[str], NDArray[np.uint8], NDArray[np.uint8]]:
+    """The pictures for the VAE encoder, their names, and what is kept of each."""
+    image = placement.onto_canvas(picture.pixels)
+    whole, outside = np.ones_like(canvas_mask), (canvas_mask < 128).astype(np.uint8)
+    rows = {}
+    if export.in_channels == 9:
+        rows["masked"] = (image, outside)
+    if strength < 1 or export.in_channels == 4:
+        rows["image"] = (image, whole)
+    if raw.garment is not None:
+        garment = _decoded("garment", raw.garment, decode).pixels
+        fitted = placed(garment.shape[:2], (placement.height, placement.width), "fill")
+        rows["garment"] = (fitted.onto_canvas(garment, ground=(255, 255, 255)), whole)
+    return list(rows), np.stack([row[0] for row in rows.values()]), np.stack([row[1] for row in rows.values()])
+
+
+def _tokens(raw: RawRequest, tokenizer: PromptTokenizer, *, guided: bool) -> tuple[NDArray[np.int64], list[str]]:
+    prompts = {"prompt": raw.prompt or b""}
+    if guided:
+        prompts = {"negative_prompt": raw.negative_prompt or b"", **prompts}
+    texts = []
+    for name, data in prompts.items():
+        try:
+            texts.append(data.decode())
+        except UnicodeDecodeError as error:
+            raise RequestError(f"{name} must be UTF-8 text: {error}") from error
+    return tokenizer.encode(texts)
+
+
+_JOB_OPTIONS = (
+    "solver",
+    "num_inference_steps",
+    "strength",
+    "eta",
+    "guidance_scale",
+    "guidance_start",
+    "guidance_end",
+    "guidance_rescale",
+    "seed",
+    "num_images",
+    "deadline_ms",
+    "service_class",
+    "preview_every",
+)
+
+
+def _job_options(options: Mapping[str, Any], task: Task, canvases: list[str]) -> dict[str, Any]:
+    return {name: options[name] for name in _JOB_OPTIONS} | {"task": task, "canvases": canvases}
+
+
+def timed(prepared: Prepared, started_ns: int, prepared_ns: int) -> Prepared:
+    """``prepared`` with the monotonic clock's readings before and after, for ``info`` and the deadline."""
+    stamps = {"started_ns": started_ns, "prepared_ns": prepared_ns}
+    return replace(prepared, frame=prepared.frame | stamps, options=prepared.options | stamps)

@@ -1,0 +1,109 @@
+"""What every Python stage needs of Triton: reading requests, answering with coded errors, calling a leaf model.
+
+This file and the ``model.py`` files are the only ones that know Triton.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+from dressform_contract import ERRORS, Fault
+from numpy.typing import NDArray
+
+ROOT = Path(__file__).parent
+
+class Refusal(Exception):
+    """A request that ends in ``fault``."""
+
+    def __init__(self, code: str, sentence: str, **fields: object) -> None:
+        self.fault = Fault(code, sentence, tuple((k, str(v)) for k, v in fields.items()))
+        super().__init__(str(self.fault))
+
+
+class EngineError(RuntimeError):
+    """A leaf model that failed; the message is its reason."""
+
+
+def manifest() -> dict[str, Any]:
+    """The repository's manifest.json."""
+    loaded: dict[str, Any] = json.loads((ROOT / "manifest.json").read_text())
+    return loaded
+
+
+def parameters(request: Any) -> dict[str, object]:
+    """The request's KServe parameters, typed."""
+    return dict(json.loads(request.parameters() or "{}"))
+
+
+def array(request: Any, name: str) -> NDArray[Any]:
+    """The one batch row of input ``name``."""
+    values: NDArray[Any] = pb_utils.get_input_tensor_by_name(request, name).as_numpy()
+    return values[0]
+
+
+def blob(request: Any, name: str) -> bytes | None:
+    """The single BYTES value of input ``name``, or None where the request does not carry it.
+
+    Raises:
+        Refusal: if there is not exactly one value.
+    """
+    tensor = pb_utils.get_input_tensor_by_name(request, name)
+    if tensor is None:
+        return None
+    values = tensor.as_numpy()
+    if values.size != 1:
+        raise Refusal("INVALID_ARGUMENT", f"{name} must hold one value, shape [1, 1], not {list(values.shape)}")
+    return bytes(values.reshape(-1)[0])
+
+
+def answer(outputs: Mapping[str, NDArray[Any]]) -> Any:
+    """A response of one batch row."""
+    return pb_utils.InferenceResponse([pb_utils.Tensor(name, value[None]) for name, value in outputs.items()])
+
+
+def refuse(fault: Fault) -> Any:
+    """A response that is the coded error ``fault``."""
+    kinds = pb_utils.TritonError  # Triton adds it to the module only after the model file was imported
+    status = {
+        "INVALID_ARGUMENT": kinds.INVALID_ARG,
+        "UNAVAILABLE": kinds.UNAVAILABLE,
+        "CANCELLED": kinds.CANCELLED,
+        "NOT_FOUND": kinds.NOT_FOUND,
+        "INTERNAL": kinds.INTERNAL,
+    }[ERRORS[fault.code].status]
+    return pb_utils.InferenceResponse(error=kinds(str(fault), status))
+
+
+def internal(error: Exception) -> Any:
+    """A response for a fault of our own; the traceback goes to the log, its last line to the client."""
+    pb_utils.Logger.log_error(f"{type(error).__name__}: {error}")
+    return refuse(Fault("INTERNAL", f"{type(error).__name__}: {error}"))
+
+
+def call(model: str, inputs: Mapping[str, NDArray[Any]], output: str) -> NDArray[Any]:
+    """One synchronous BLS call of a leaf model; ``output`` in host memory.
+
+    Raises:
+        EngineError: with the model's own reason.
+    """
+    request = pb_utils.InferenceRequest(
+        model_name=model,
+        inputs=[pb_utils.Tensor(name, value) for name, value in inputs.items()],
+        requested_output_names=[output],
+        preferred_memory=pb_utils.PreferredMemory(pb_utils.TRITONSERVER_MEMORY_CPU),
+    )
+    response = request.exec()
+    if response.has_error():
+        raise EngineError(f"{model}: {response.error().message()}")
+    result: NDArray[Any] = pb_utils.get_output_tensor_by_name(response, output).as_numpy()
+    return result
+
+
+def text(value: object) -> NDArray[np.object_]:
+    """A JSON value as a BYTES tensor [1]."""
+    return np.array([json.dumps(value).encode()], np.object_)
