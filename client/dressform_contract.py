@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - the tables below read best with one entry on a line
 """The contract between Dressform's server and its clients: tensors, parameters, limits and errors.
 
 One file, standard library alone. The wheel installs it beside ``dressform``; the export copies it into the
@@ -15,9 +16,9 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, Union
+from typing import Literal, TypeAlias
 
-Value = Union[bool, int, float, str]
+Value: TypeAlias = bool | int | float | str
 Kind = Literal["integer", "number", "boolean", "choice"]
 Task = Literal["inpaint", "tryon"]
 
@@ -89,10 +90,8 @@ class Parameter:
         if self.kind == "boolean":
             return "true or false"
         noun = "an integer" if self.kind == "integer" else "a finite number"
-        low = f"{self.minimum:.16g}"
-        if self.maximum == math.inf:
-            return f"{noun} of at least {low}"
-        return f"{noun} {'above' if self.minimum_excluded else 'from'} {low} {'up ' if self.minimum_excluded else ''}to {self.maximum:.16g}"
+        span = f"{self.minimum:.16g} to {self.maximum:.16g}"
+        return f"{noun} from {span}" + (f", {self.minimum:.16g} excluded" if self.minimum_excluded else "")
 
     def validated(self, value: object) -> Value:
         """``value`` in this parameter's Python type.

@@ -12,10 +12,12 @@ from typing import Any
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
-from dressform_contract import ERRORS, Fault
 from numpy.typing import NDArray
 
+from dressform_contract import ERRORS, Fault
+
 ROOT = Path(__file__).parent
+
 
 class Refusal(Exception):
     """A request that ends in ``fault``."""

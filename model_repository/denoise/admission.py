@@ -1,7 +1,8 @@
 """From the encoders' outputs to a job: its generators, its first sample, its conditioning.
 
-Draw order is diffusers' ``StableDiffusionInpaintPipeline``: the image's VAE sample (where it is needed), the first noise,
-the masked image's VAE sample; for try-on the garment's follows. Image i draws from its own generator, seeded seed + i.
+Draw order is that of diffusers' ``StableDiffusionInpaintPipeline``: the image's VAE sample (where it is needed), the
+first noise, the masked image's VAE sample; for try-on the garment's follows. Image i draws from its own generator,
+seeded seed + i.
 """
 
 from __future__ import annotations

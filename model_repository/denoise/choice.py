@@ -19,7 +19,7 @@ class Choice:
         self._shape_turn: dict[tuple[int, ...], int] = {}
 
     def next(self, jobs: Sequence[Job]) -> list[Job]:
-        """The jobs of the next call: one latent shape, at most ``max_rows`` rows (a job that alone has more goes alone)."""
+        """The jobs of the next call: one latent shape, at most ``max_rows`` rows (a job of more goes alone)."""
         self._turn += 1
         shapes = {job.shape: None for job in jobs}
         shape = min(shapes, key=lambda s: self._shape_turn.get(s, 0))

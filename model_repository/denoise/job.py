@@ -55,8 +55,9 @@ class JobOptions:
 class Conditioning:
     """What the UNet is told beside sample and timestep; constant over a job's life.
 
-    text float32 [1 or 2, L, D]: unconditional (with guidance), conditional. extra float32 [1 or 2, num_images, E, h, w]:
-    channels appended to the sample (mask and masked-image latents; E = 0 for 4-channel UNets).
+    text float32 [1 or 2, L, D]: unconditional (with guidance), conditional.
+    extra float32 [1 or 2, num_images, E, h, w]: channels appended to the sample (mask and masked-image latents; E = 0
+    for 4-channel UNets).
     """
 
     text: Floats

@@ -21,7 +21,13 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 SPACINGS = ("leading", "linspace", "trailing")
-_UNSUPPORTED = ("use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas", "use_flow_sigmas", "use_dynamic_shifting")
+_UNSUPPORTED = (
+    "use_exponential_sigmas",
+    "use_beta_sigmas",
+    "use_lu_lambdas",
+    "use_flow_sigmas",
+    "use_dynamic_shifting",
+)
 
 
 class ScheduleError(ValueError):
@@ -72,7 +78,9 @@ class SchedulerConfig:
         """
         for key in ("clip_sample", "thresholding"):
             if config.get(key):
-                raise ScheduleError(f"{key} is true: clipped steps are not linear and are not supported; set it to false")
+                raise ScheduleError(
+                    f"{key} is true: clipped steps are not linear and are not supported; set it to false"
+                )
         for key in _UNSUPPORTED:
             if config.get(key):
                 raise ScheduleError(f"{key} is true, which is not supported; supported are plain and Karras sigmas")
@@ -111,7 +119,7 @@ class SchedulerConfig:
         return _cumprod(betas).astype(np.float64)
 
     def sigmas(self) -> Array:
-        """sigma by training timestep, ``[num_train_timesteps]``, finite also at zero SNR (alpha-bar at least 2**-24)."""
+        """sigma by training timestep, ``[num_train_timesteps]``, finite also at zero SNR (alpha-bar ≥ 2**-24)."""
         alphas = self.alphas_cumprod()
         if self.zero_snr:
             alphas[-1] = 2.0**-24
@@ -183,7 +191,7 @@ def discrete_timesteps(config: SchedulerConfig, n: int, spacing: str) -> NDArray
 
 
 def multistep_timesteps(config: SchedulerConfig, n: int, spacing: str) -> NDArray[np.int64]:
-    """Training timesteps of ``n`` steps, ``[n]``, descending, as dpmpp_2m and unipc have them (n + 1 points, last cut)."""
+    """Training timesteps of ``n`` steps, ``[n]``, descending, as dpmpp_2m and unipc have them (n + 1, last cut)."""
     train = config.num_train_timesteps
     if spacing == "linspace":
         return np.linspace(0, train - 1, n + 1).round()[::-1][:-1].astype(np.int64)

@@ -4,9 +4,11 @@ A step of every solver served here is linear: the next sample is a weighted sum 
 model outputs so far and fresh noise. A job's whole trajectory is therefore a small table (`Plan`), made at admission,
 and jobs of different solvers advance together in one multiply-add.
 
-The tables are found by running each solver, written as in its paper, on *forms* instead of tensors: a form is the vector
-of a quantity's coefficients over the basis ``[X, S, H0 … H4, Z]`` — sample, saved sample, converted model outputs with
+The tables are found by running each solver, written as in its paper, on *forms* instead of tensors: a form is the
+vector of a quantity's coefficients over the basis ``[X, S, H0 … H4, Z]`` — sample, saved sample, converted model outputs with
 the newest first, noise. ``(X - sigma * H0) / alpha`` is then the form of the predicted x_0, and so on.
+
+Every solver has one signature, ``(config, n, begin, eta)``: the steps from ``begin`` on of a schedule of ``n``.
 
 Notation: alpha = sqrt(alpha-bar), sigma = sqrt(1 - alpha-bar), lambda = log(alpha / sigma) is half the log-SNR.
 """
@@ -91,7 +93,7 @@ def make_plan(config: SchedulerConfig, solver: str, steps: int, strength: float 
     run = min(int(steps * strength), steps)
     if run < 1:
         raise ScheduleError(
-            f"strength {strength:g} of {steps} steps leaves none to run; num_inference_steps × strength must be at least 1"
+            f"strength {strength:g} of {steps} steps leaves none to run: their product must be at least 1"
         )
     with np.errstate(divide="ignore", invalid="ignore"):  # the last sigma is 0, its lambda infinite
         rows = SOLVERS[solver](config, steps, steps - run, eta)
@@ -121,7 +123,9 @@ def _first_noise(config: SchedulerConfig, solver: str, sigma: float) -> float:
     return math.hypot(sigma, 1.0) if leading else sigma
 
 
-def _x0_and_eps(config: SchedulerConfig, alpha: float, sigma: float, sample: Array, output: Array) -> tuple[Array, Array]:
+def _x0_and_eps(
+    config: SchedulerConfig, alpha: float, sigma: float, sample: Array, output: Array
+) -> tuple[Array, Array]:
     """Predicted x_0 and noise from a model output (Salimans & Ho 2022 for v)."""
     if config.prediction_type == "epsilon":
         return (sample - sigma * output) / alpha, output
@@ -159,10 +163,8 @@ def _euler_sigmas(config: SchedulerConfig, n: int) -> tuple[Array, Array]:
 def _euler_step(config: SchedulerConfig, t: float, sigma: float, target: float) -> Step:
     """From ``sigma`` to ``target`` along dx/dsigma = (x - D) / sigma (Karras et al. 2022, algorithm 1)."""
     scale = 1 / math.hypot(sigma, 1.0)
-    if config.prediction_type == "epsilon":
-        denoised = X - sigma * H0
-    else:
-        denoised = X * scale**2 - H0 * sigma * scale
+    epsilon = config.prediction_type == "epsilon"
+    denoised = X - sigma * H0 if epsilon else X * scale**2 - H0 * sigma * scale
     x = X + (X - denoised) / sigma * (target - sigma)
     return Step(t, (1.0, sigma), x, S, input_scale=scale)
 
@@ -249,7 +251,7 @@ def dpmpp_2m_karras(config: SchedulerConfig, n: int, begin: int, eta: float) -> 
 
 
 def unipc(config: SchedulerConfig, n: int, begin: int, eta: float) -> list[Step]:
-    """UniPC of data prediction, Zhao et al. 2023 (2302.04867), algorithms 5 to 8; order and B(h) from the configuration."""
+    """UniPC of data prediction, Zhao et al. 2023 (2302.04867), algorithms 5 to 8; order and B(h) as configured."""
     if config.solver_order > 3:
         raise ScheduleError(f"unipc is served up to solver_order 3, not {config.solver_order}")
     grid = _log_snr(config, n, config.karras)
@@ -290,13 +292,13 @@ def _unipc_update(
         ratios.append(1.0)
         differences.append(newest - m0)
     big_b = hh if config.solver_type == "bh1" else np.expm1(hh)
-    weights = _unipc_weights(np.array(ratios), float(hh), float(big_b), order)
+    weights = _unipc_weights(np.array(ratios), float(hh), float(big_b))
     residual = sum((w * d for w, d in zip(weights, differences)), start=0 * m0)
     x = grid.sigma[i + 1] / grid.sigma[i] * x - grid.alpha[i + 1] * np.expm1(hh) * m0
     return np.asarray(x - grid.alpha[i + 1] * big_b * residual) if differences else np.asarray(x)
 
 
-def _unipc_weights(ratios: Array, hh: float, big_b: float, order: int) -> Array:
+def _unipc_weights(ratios: Array, hh: float, big_b: float) -> Array:
     """rho of eq. 8: R rho = b; one half where there is a single unknown (order 2 predictor, order 1 corrector)."""
     if len(ratios) < 2:
         return np.full(len(ratios), 0.5)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
+
 from preprocess.placement import Box, Placement
 
 Pixels = NDArray[np.uint8]

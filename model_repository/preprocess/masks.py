@@ -14,7 +14,7 @@ Mask = NDArray[np.uint8]
 def adjusted(mask: Mask, *, invert: bool, grow: int) -> Mask:
     """``mask`` inverted, then grown (or shrunk) by ``grow`` pixels; grey levels survive where nothing is grown."""
     if invert:
-        mask = 255 - mask
+        mask = ~mask
     return grown(mask, grow) if grow else mask
 
 
@@ -29,7 +29,7 @@ def grown(mask: Mask, pixels: int) -> Mask:
     The border of the picture neither adds nor eats: outside counts as black for growing and as white for shrinking.
     """
     if pixels < 0:
-        return 255 - grown(255 - binary(mask), -pixels)
+        return ~grown(~binary(mask), -pixels)
     white = mask >= 128
     for axis in (0, 1):
         white = _window_any(white, pixels, axis)

@@ -11,11 +11,13 @@ import binascii
 import io
 import re
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from dressform_contract import MAX_ENCODED_BYTES, MAX_PIXELS
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps
+
+from dressform_contract import MAX_ENCODED_BYTES, MAX_PIXELS
 
 try:
     from pillow_heif import register_heif_opener
@@ -69,7 +71,9 @@ def decode_mask(data: bytes) -> Picture:
 
 def _open(data: bytes) -> tuple[Image.Image, bytes | None, bool]:
     if len(data) > MAX_ENCODED_BYTES:
-        raise PictureError(f"{len(data) / 2**20:.1f} MB of encoded data; at most {MAX_ENCODED_BYTES // 2**20} MB are allowed")
+        raise PictureError(
+            f"{len(data) / 2**20:.1f} MB of encoded data; at most {MAX_ENCODED_BYTES // 2**20} MB are allowed"
+        )
     from_data_url = data[:5].lower() == b"data:"
     if from_data_url:
         data = _from_data_url(data)
@@ -105,8 +109,9 @@ def _from_data_url(data: bytes) -> bytes:
 def _from_npy(data: bytes) -> Pixels:
     stream = io.BytesIO(data)
     try:
-        read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-        shape, fortran_order, dtype = read_header[np.lib.format.read_magic(stream)](stream)
+        npy: Any = np.lib.format
+        read_header = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+        shape, fortran_order, dtype = read_header[npy.read_magic(stream)](stream)
     except Exception as error:
         raise PictureError(f"an .npy array with a damaged header: {error}") from error
     fits = len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3, 4))

@@ -10,11 +10,11 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
 from denoise.schedule import ScheduleError, SchedulerConfig
 from denoise.solvers import make_plan
 from dressform_contract import MAX_SEED, ContractError, Task, validated_parameters
-from numpy.typing import NDArray
-
 from preprocess import masks
 from preprocess.pictures import Picture, PictureError, decode, decode_mask
 from preprocess.placement import Placement, masked_region, placed
@@ -85,8 +85,9 @@ class RawRequest:
 class Prepared:
     """The tensors and settings of one request.
 
-    input_ids int64 [n, L]: negative prompt (with guidance), prompt. canvases uint8 [k, H, W, 3] and keep uint8 [k, H, W]:
-    as ``options["canvases"]`` names them. latent_mask float32 [1, h, w]. original uint8 [H0, W0, 3], mask uint8 [H0, W0].
+    input_ids int64 [n, L]: negative prompt (with guidance), prompt.
+    canvases uint8 [k, H, W, 3], keep uint8 [k, H, W]: as ``options["canvases"]`` names them.
+    latent_mask float32 [1, h, w]. original uint8 [H0, W0, 3]. mask uint8 [H0, W0], 0 and 255.
     """
 
     input_ids: NDArray[np.int64]
@@ -154,7 +155,12 @@ def resolved(parameters: Mapping[str, object], task: Task, export: Export) -> di
         options: dict[str, Any] = dict(validated_parameters(parameters, task))
     except ContractError as error:
         raise RequestError(str(error)) from error
-    model = {"num_inference_steps": export.steps, "solver": export.solver, "height": export.height, "width": export.width}
+    model = {
+        "num_inference_steps": export.steps,
+        "solver": export.solver,
+        "height": export.height,
+        "width": export.width,
+    }
     model["eta"] = export.tryon_eta if task == "tryon" and options["solver"] in (None, "ddim") else 0.0
     model["seed"] = secrets.randbelow(2**32)
     options |= {name: value for name, value in model.items() if options[name] is None}
@@ -206,15 +212,16 @@ def _mask(raw: RawRequest, picture: Picture, person: str, options: Mapping[str, 
     """The mask at the original's size, inverted and grown as asked."""
     mask = _decoded("mask", raw.mask or b"", decode_mask)
     if mask.size != picture.size:
-        raise RequestError(
-            f"mask must have the size of {person}, {picture.size[1]} × {picture.size[0]}, not {mask.size[1]} × {mask.size[0]}"
-        )
+        expected, came = (f"{width} × {height}" for height, width in (picture.size, mask.size))
+        raise RequestError(f"mask must have the size of {person}, {expected} pixels, not {came}")
     adjusted = masks.adjusted(mask.pixels, invert=options["mask_invert"], grow=options["mask_grow"])
     if not (adjusted >= 128).any():
         after = " after mask_invert" * options["mask_invert"] + f" after mask_grow {options['mask_grow']}" * (
             options["mask_grow"] != 0
         )
-        raise RequestError(f"mask is empty{after}: no pixel is white (128 or more of 255), so nothing would be repainted")
+        raise RequestError(
+            f"mask is empty{after}: no pixel is white (128 or more of 255), so nothing would be repainted"
+        )
     return adjusted
 
 
@@ -244,9 +251,9 @@ def _canvases(
     if strength < 1 or export.in_channels == 4:
         rows["image"] = (image, whole)
     if raw.garment is not None:
-        garment = _decoded("garment", raw.garment, decode).pixels
-        fitted = placed(garment.shape[:2], (placement.height, placement.width), "fill")
-        rows["garment"] = (fitted.onto_canvas(garment, ground=(255, 255, 255)), whole)
+        garment = _decoded("garment", raw.garment, decode)
+        fitted = placed(garment.size, (placement.height, placement.width), "fill")
+        rows["garment"] = (fitted.onto_canvas(garment.pixels, ground=(255, 255, 255)), whole)
     return list(rows), np.stack([row[0] for row in rows.values()]), np.stack([row[1] for row in rows.values()])
 
 

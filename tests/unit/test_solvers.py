@@ -8,6 +8,7 @@ import diffusers
 import numpy as np
 import pytest
 import torch
+
 from denoise.schedule import ScheduleError, SchedulerConfig
 from denoise.solvers import FORM_SIZE, OUTPUTS_KEPT, SOLVERS, Plan, make_plan
 from dressform_contract import SOLVERS as CONTRACT_SOLVERS
@@ -46,7 +47,7 @@ def model_output(sample: torch.Tensor, i: int) -> torch.Tensor:
 def reference(
     name: str, config: dict[str, Any], steps: int, strength: float, eta: float
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """diffusers' trajectory as StableDiffusionInpaintPipeline runs it: samples (the first, then one per call), outputs."""
+    """diffusers' trajectory as its inpaint pipeline runs it: samples (the first, then one per call), outputs."""
     cls, extra = SCHEDULERS[name]
     scheduler = cls.from_config(config | extra)
     scheduler.set_timesteps(steps)
@@ -56,10 +57,8 @@ def reference(
         scheduler.set_begin_index(begin)
     generator = torch.Generator().manual_seed(3)
     x0, noise = (torch.randn(SHAPE, generator=torch.Generator().manual_seed(k)) for k in (1, 2))
-    if strength == 1.0:
-        sample = noise * scheduler.init_noise_sigma
-    else:
-        sample = scheduler.add_noise(x0, noise, timesteps[:1])
+    from_noise = strength == 1.0
+    sample = noise * scheduler.init_noise_sigma if from_noise else scheduler.add_noise(x0, noise, timesteps[:1])
     states, outputs = [sample.numpy()], []
     for i, t in enumerate(timesteps):
         output = model_output(scheduler.scale_model_input(sample, t), i)
@@ -105,7 +104,7 @@ def test_plan_equals_diffusers(name: str, config: str) -> None:
     settings = CONFIGS[config]
     for steps in STEPS:
         for strength in (0.3, 0.6, 1.0):
-            # With no signal at all, diffusers' 1 - alpha - std² of eta 1 cancels to ±6e-8: NaN or 2.4e-4, where we have 0.
+            # Without any signal, diffusers' 1 - alpha - std² of eta 1 cancels to ±6e-8 (NaN or 2.4e-4; we have 0).
             for eta in (0.0, 1.0) if name == "ddim" and config != "zero-snr" else (0.0,):
                 parsed = SchedulerConfig.from_json(settings)
                 reason = impossible(name, settings, steps, strength)

@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # the repository's root: sta
 import json
 
 import triton_python_backend_utils as pb_utils
+
 import wire
 from denoise.admission import admit
 from denoise.batch import Batch
@@ -30,7 +31,9 @@ class TritonPythonModel:
         config = json.loads(args["model_config"])
         manifest = wire.manifest()
         self.scaling_factor = manifest["vae"]["scaling_factor"]
-        self.schedule = SchedulerConfig.from_json(json.loads((Path(__file__).parents[1] / "scheduler_config.json").read_text()))
+        self.schedule = SchedulerConfig.from_json(
+            json.loads((Path(__file__).parents[1] / "scheduler_config.json").read_text())
+        )
         self.choice = Choice(int(config["parameters"]["max_rows"]["string_value"]))
         self.jobs: dict[int, Job] = {}
         self.batch: Batch | None = None

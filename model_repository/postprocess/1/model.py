@@ -10,6 +10,7 @@ import base64
 import json
 
 import numpy as np
+
 import wire
 from postprocess.compositing import composite, opacity
 from postprocess.encoding import encoded, encoded_mask

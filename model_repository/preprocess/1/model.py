@@ -9,6 +9,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # the repository's root: sta
 import json
 
 import numpy as np
+
 import wire
 from preprocess.preparation import Export, Prepared, RawRequest, RequestError, UnsupportedError, prepare, timed
 from preprocess.prompts import PromptTokenizer

@@ -1,0 +1,42 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# uv builds the environment; it is bootstrapped by pip where the machine has none.
+UV := $(or $(shell command -v uv 2>/dev/null),$(BIN)/uv)
+# The right torch: a local wheel folder where one is named, else uv picks the build for this machine (no CUDA for a CPU).
+TORCH := $(if $(PIP_FIND_LINKS),--find-links "$(PIP_FIND_LINKS)",--torch-backend $(or $(TORCH_BACKEND),auto))
+REPOSITORY ?= .demo/repository
+SOURCES := client export server benchmarks tests
+
+.PHONY: demo test lint serve lock clean
+
+demo: $(VENV)/.installed
+	$(BIN)/python -m dressform_export.demo
+
+test: lint
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff format --check $(SOURCES) model_repository
+	$(BIN)/ruff check $(SOURCES) model_repository
+	$(BIN)/mypy
+
+serve: $(VENV)/.installed
+	$(BIN)/dressform serve $(REPOSITORY)
+
+$(VENV)/.installed: pyproject.toml requirements.lock
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	test -x "$(UV)" || $(BIN)/python -m pip install --quiet uv
+	$(UV) pip install --quiet --python $(BIN)/python $(TORCH) -r requirements.lock
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps -e .
+	touch $@
+
+# Resolve the versions anew. torch is written without its local part, so that each machine takes its own build.
+lock:
+	$(UV) pip compile --quiet pyproject.toml --extra export --extra serve --extra bench --extra dev --python-version 3.11 \
+		$(TORCH) --no-emit-find-links --no-annotate --no-header -o requirements.lock
+	sed -i 's/^\(torch==[0-9.]*\)+.*/\1/' requirements.lock
+
+clean:
+	rm -rf $(VENV) .demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
