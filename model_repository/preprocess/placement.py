@@ -63,16 +63,19 @@ class Placement:
 
     @property
     def visible(self) -> Box:
-        """The box of the original that lies on the canvas."""
+        """The box of the original that lies on the canvas; at least one pixel each way."""
         left, top, right, bottom = self.target
-        x0, y0, x1, y1 = self.source
-        scale_x, scale_y = (x1 - x0) / (right - left), (y1 - y0) / (bottom - top)
-        return (
-            x0 + round(max(-left, 0) * scale_x),
-            y0 + round(max(-top, 0) * scale_y),
-            x1 - round(max(right - self.width, 0) * scale_x),
-            y1 - round(max(bottom - self.height, 0) * scale_y),
-        )
+        x0, x1 = _visible((self.source[0], self.source[2]), (left, right), self.width)
+        y0, y1 = _visible((self.source[1], self.source[3]), (top, bottom), self.height)
+        return x0, y0, x1, y1
+
+
+def _visible(source: tuple[int, int], target: tuple[int, int], limit: int) -> tuple[int, int]:
+    """The span of ``source`` whose image in ``target`` lies within [0, limit]."""
+    scale = (source[1] - source[0]) / (target[1] - target[0])
+    low = min(source[0] + round(max(-target[0], 0) * scale), source[1] - 1)
+    high = source[1] - round(max(target[1] - limit, 0) * scale)
+    return low, max(high, low + 1)
 
 
 def placed(original: tuple[int, int], canvas: tuple[int, int], mode: str, source: Box | None = None) -> Placement:

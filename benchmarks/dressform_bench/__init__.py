@@ -1,0 +1,1 @@
+"""Dressform's benchmarks. ``locustfile.py`` puts load on a running server."""

@@ -1,0 +1,102 @@
+"""Requests: what a call of ``inpaint`` or ``tryon`` becomes before any transport sees it."""
+
+from __future__ import annotations
+
+import math
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+from dressform.errors import InvalidRequest
+from dressform.options import as_parameters
+from dressform.pictures import Picture, encoded
+from dressform_contract import PARAMETERS, Task, Value
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request: BYTES tensors ``[1, 1]`` by name, typed request parameters, and its id.
+
+    ``timeout`` is how long the client waits, in seconds (None: as long as it takes).
+    """
+
+    model: Task
+    inputs: Mapping[str, bytes]
+    parameters: Mapping[str, Value]
+    id: str
+    timeout: float | None = None
+
+
+def built(
+    task: Task,
+    pictures: Mapping[str, Picture | None],
+    texts: Mapping[str, str | None],
+    options: Mapping[str, object],
+    *,
+    request_id: str | None = None,
+    timeout: float | None = None,
+) -> Request:
+    """A request of ``task``. What is None is not sent.
+
+    A ``timeout`` is told to the server too, as ``deadline_ms``, unless ``options`` have one: a job that nobody
+    waits for should not go on.
+
+    Raises:
+        InvalidRequest, TypeError: as ``pictures.encoded`` and ``options.as_parameters`` do.
+    """
+    parameters = as_parameters(options)
+    if timeout is not None:
+        if not timeout > 0:
+            raise InvalidRequest(f"timeout must be a number of seconds above 0, not {timeout}")
+        parameters.setdefault("deadline_ms", math.ceil(min(timeout * 1000, PARAMETERS["deadline_ms"].maximum)))
+    inputs = {name: encoded(picture, name) for name, picture in pictures.items() if picture is not None}
+    inputs |= {name: _utf8(text, name) for name, text in texts.items() if text is not None}
+    return Request(task, inputs, parameters, request_id or str(uuid.uuid4()), timeout)
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """One pass of an outfit: a garment, its mask, and what differs from the caller's options."""
+
+    garment: Picture
+    mask: Picture | None
+    request_id: str | None
+    options: Mapping[str, object]
+
+
+def fittings(
+    garment: Picture | Sequence[Picture],
+    mask: Picture | Sequence[Picture | None] | None,
+    request_id: str | None,
+    options: Mapping[str, object],
+) -> Iterator[Fitting]:
+    """The passes that dress a person in ``garment``, one or a list; every pass but the last makes one lossless picture.
+
+    Raises:
+        InvalidRequest: if the list of garments is empty, or has another length than the list of masks.
+    """
+    # The casts: a str is a picture here, though it is a sequence of str too.
+    garments = list(garment) if isinstance(garment, (list, tuple)) else [cast(Picture, garment)]
+    masks = list(mask) if isinstance(mask, (list, tuple)) else [cast("Picture | None", mask)] * len(garments)
+    if not garments:
+        raise InvalidRequest("garment is an empty list: give at least one picture")
+    if len(masks) != len(garments):
+        raise InvalidRequest(f"{len(garments)} garments need as many masks, or one for all, not {len(masks)}")
+    for i, (each, its_mask) in enumerate(zip(garments, masks, strict=True)):
+        last = i == len(garments) - 1
+        yield Fitting(
+            each,
+            its_mask,
+            request_id=f"{request_id}-{i + 1}" if request_id and i else request_id,
+            options=options if last else {**options, "num_images": 1, "output_format": "png"},
+        )
+
+
+def _utf8(text: str, name: str) -> bytes:
+    if not isinstance(text, str):
+        raise TypeError(f"{name} must be a str, not {type(text).__name__}")
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidRequest(f"{name} is not valid Unicode: {error.reason} at character {error.start}") from error

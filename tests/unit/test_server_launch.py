@@ -1,0 +1,192 @@
+"""What `dressform serve` checks and says before and without Triton."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import platform
+import shlex
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dressform_server import PortTaken, RepositoryError, Server, Settings, SettingsError, UnsupportedPlatform
+from dressform_server import settings as settings_module
+from dressform_server.container import IMAGE, docker_run
+from dressform_server.journal import Journal, is_notable, reason_in
+from dressform_server.launcher import main
+from dressform_server.ports import chosen_ports
+from dressform_server.repository import Repository
+from dressform_server.settings import usable_cores
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """An exported repository of one model, as far as it is looked at before Triton is."""
+    (tmp_path / "unet" / "configs").mkdir(parents=True)
+    (tmp_path / "unet" / "config.pbtxt").touch()
+    (tmp_path / "unet" / "configs" / "cuda.pbtxt").touch()
+    (tmp_path / "manifest.json").write_text(json.dumps({"format": 1, "engine": "onnxruntime"}))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"http_port": 70000}, "http port must be .*, not 70000"),
+        ({"http_port": 8001}, "ports must differ, not be 8001, 8001, 8002"),
+        ({"exit_timeout": -1}, "exit timeout .* not -1"),
+        ({"onnx_threads": 0}, "ONNX threads must be at least 1, not 0"),
+    ],
+)
+def test_options_out_of_range_are_refused(options: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(SettingsError, match=sentence):
+        Server(Path("anywhere"), **options)
+
+
+@pytest.mark.parametrize(
+    ("host", "exposed"),
+    [("127.0.0.1", False), ("localhost", False), ("::1", False), ("0.0.0.0", True), ("10.1.2.3", True)],
+)
+def test_only_loopback_is_private(host: str, exposed: bool) -> None:
+    assert Settings(Path("anywhere"), host=host).exposed is exposed
+
+
+def test_a_container_quota_limits_the_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    quota = tmp_path / "cpu.max"
+    monkeypatch.setattr(settings_module, "_CPU_QUOTA", quota)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
+    assert usable_cores() == 64
+    quota.write_text("250000 100000\n")
+    assert usable_cores() == 3
+    quota.write_text("max 100000\n")
+    assert usable_cores() == 64
+
+
+def test_a_folder_that_was_not_exported_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RepositoryError, match=r"does not exist.*dressform-export"):
+        Repository.read(tmp_path / "missing")
+    with pytest.raises(RepositoryError, match=r"no manifest.json"):
+        Repository.read(tmp_path)
+    (tmp_path / "manifest.json").write_text("{")
+    with pytest.raises(RepositoryError, match="is not JSON"):
+        Repository.read(tmp_path)
+    (tmp_path / "manifest.json").write_text('{"format": 99}')
+    with pytest.raises(RepositoryError, match=r"format 1 .* has format 99"):
+        Repository.read(tmp_path)
+    (tmp_path / "manifest.json").write_text('{"format": 1, "engine": "onnxruntime"}')
+    with pytest.raises(RepositoryError, match="no model"):
+        Repository.read(tmp_path)
+
+
+def test_another_engine_is_refused_with_the_container(repository: Path) -> None:
+    (repository / "manifest.json").write_text(json.dumps({"format": 1, "engine": "tensorrt"}))
+    with pytest.raises(RepositoryError, match=r"'tensorrt'.*runs onnxruntime") as refusal:
+        Server(repository).start()
+    assert IMAGE in str(refusal.value)
+
+
+def test_an_unknown_configuration_name_is_refused(repository: Path) -> None:
+    with pytest.raises(RepositoryError, match="'tensorrt'; it has cuda"):
+        Server(repository, model_config_name="tensorrt").start()
+
+
+@pytest.mark.parametrize(("system", "machine"), [("Darwin", "arm64"), ("Linux", "aarch64"), ("Windows", "AMD64")])
+def test_another_platform_gets_the_docker_line(
+    repository: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    system: str,
+    machine: str,
+) -> None:
+    monkeypatch.setattr(platform, "system", lambda: system)
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    assert main([str(repository), "--http-port", "9000"]) == 1
+    shown = capsys.readouterr().err
+    assert f"{system} on {machine}" in shown
+    line = next(line for line in shown.splitlines() if line.startswith("docker run"))
+    words = shlex.split(line)
+    assert {"127.0.0.1:9000:8000", "127.0.0.1:8001:8001", "127.0.0.1:8002:8002"} <= set(words)
+    assert f"{repository}:/models:ro" in words
+    assert IMAGE in words
+    assert "tritonserver --model-repository=/models" in words[-1]
+
+
+def test_without_pytriton_the_docker_line_is_shown(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(UnsupportedPlatform, match=r"not installed: pip install 'dressform\[serve\]'(?s:.*)docker run"):
+        Server(repository).start()
+
+
+def test_the_docker_line_names_an_absolute_folder() -> None:
+    words = shlex.split(docker_run(Settings(Path("models"), http_port=0)))
+    assert f"{Path.cwd()}/models:/models:ro" in words
+    assert "127.0.0.1:8000:8000" in words
+
+
+def test_a_taken_port_is_named() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(PortTaken, match=rf"grpc port {port} on 127.0.0.1 is in use.*--grpc-port"):
+            chosen_ports("127.0.0.1", {"http": 0, "grpc": port, "metrics": 0})
+
+
+def test_free_ports_differ() -> None:
+    ports = chosen_ports("127.0.0.1", {"http": 0, "grpc": 0, "metrics": 0})
+    assert len(set(ports.values())) == 3
+    assert 0 not in ports.values()
+
+
+def test_a_host_elsewhere_is_refused() -> None:
+    with pytest.raises(SettingsError, match=r"address of this machine, not '192\.0\.2\.1'"):
+        chosen_ports("192.0.2.1", {"http": 0})
+
+
+REFUSED = (
+    "E1122 19:00:30.785731 5976 model_lifecycle.cc:642] \"failed to load 'unet' version 1: Internal: "
+    "TritonModelException: model.onnx: input 'sample': the configuration says A, the graph B\\n\\nAt:\\n"
+    '  /backends/onnxruntime/model.py(33): initialize\\n"'
+)
+BROKEN = (
+    "E1122 19:00:30.785731 5976 model_lifecycle.cc:642] \"failed to load 'denoise' version 1: Internal: "
+    "ModuleNotFoundError: No module named 'torch'\\n\\nAt:\\n  /models/denoise/1/model.py(3): <module>\\n\""
+)
+
+
+def test_the_reason_of_a_failed_start_is_the_models_own() -> None:
+    assert reason_in(['I1122 19:00:30.1 1 server.cc:1] "x"', REFUSED, BROKEN, REFUSED]) == (
+        "model unet: model.onnx: input 'sample': the configuration says A, the graph B\n"
+        "model denoise: ModuleNotFoundError: No module named 'torch' (at /models/denoise/1/model.py(3): <module>)"
+    )
+
+
+def test_without_a_failed_model_the_last_errors_are_the_reason() -> None:
+    harmless = 'E1122 19:00:30.1 1 server.cc:241] "CudaDriverHelper has not been initialized."'
+    error = 'E1122 19:00:30.1 1 grpc_server.cc:1] "no such file"'
+    assert reason_in([harmless, error, "error: creating server"]) == '"no such file"\nerror: creating server'
+    assert reason_in(["Segmentation fault"]) == "Segmentation fault"
+    assert reason_in([]) == "its log is empty"
+
+
+def test_errors_wait_until_the_server_is_ready(tmp_path: Path) -> None:
+    shown: list[str] = []
+    log = tmp_path / "triton.log"
+    journal = Journal(log, shown.append, verbose=False)
+    lines = [
+        REFUSED,
+        'W1122 19:00:30.1 1 a.cc:1] "careful"',
+        "I1122 19:00:30.1 1 a.cc:1] \"successfully loaded 'unet'\"",
+    ]
+    source = tmp_path / "lines"
+    source.write_text("\n".join(lines) + "\n")
+    journal.follow(source.open())
+    journal.finish()
+    assert journal.loaded == 1
+    assert shown == [lines[1]]
+    journal.release()
+    assert shown == [lines[1], REFUSED]
+    assert log.read_text() == source.read_text()
+    assert not is_notable(lines[2])
