@@ -1,7 +1,8 @@
 """From the encoders' outputs to a job: its generators, its first sample, its conditioning.
 
 Draw order is that of diffusers' ``StableDiffusionInpaintPipeline``: the image's VAE sample (where it is needed), the
-first noise, the masked image's VAE sample; for try-on the garment's follows. Image i draws from its own generator,
+first noise, the masked image's VAE sample (drawn and dropped for 4-channel UNets); for try-on the garment's follows.
+Image i draws from its own generator,
 seeded seed + i.
 """
 
@@ -46,7 +47,12 @@ def admit(
 
     image = sampled("image") if "image" in by_name else None
     noise = np.concatenate([generator.normal(shape) for generator in generators])
-    masked = sampled("masked") if "masked" in by_name else None
+    if "masked" in by_name:
+        masked = sampled("masked")
+    else:  # a 4-channel UNet has no use for it, but diffusers draws it all the same
+        masked = None
+        for generator in generators:
+            generator.normal((1, channels, height, width))
     if garment is not None and masked is not None:
         dressed = sampled("garment")
         image = None if image is None else np.concatenate([image, dressed], axis=2)

@@ -5,8 +5,8 @@ model outputs so far and fresh noise. A job's whole trajectory is therefore a sm
 and jobs of different solvers advance together in one multiply-add.
 
 The tables are found by running each solver, written as in its paper, on *forms* instead of tensors: a form is the
-vector of a quantity's coefficients over the basis ``[X, S, H0 … H4, Z]`` — sample, saved sample, converted model outputs with
-the newest first, noise. ``(X - sigma * H0) / alpha`` is then the form of the predicted x_0, and so on.
+vector of a quantity's coefficients over the basis ``[X, S, H0 … H4, Z]``: sample, saved sample, converted model outputs
+with the newest first, noise. ``(X - sigma * H0) / alpha`` is then the form of the predicted x_0, and so on.
 
 Every solver has one signature, ``(config, n, begin, eta)``: the steps from ``begin`` on of a schedule of ``n``.
 

@@ -35,7 +35,7 @@ class Placement:
                 raise ValueError(f"the {name} box {(left, top, right, bottom)} is empty")
 
     def onto_canvas(self, pixels: Pixels, ground: tuple[int, int, int] | None = None) -> Pixels:
-        """``pixels`` [H, W(, 3)] on the canvas [height, width(, 3)]; free bands continue the edges, or are ``ground``."""
+        """``pixels`` [H, W(, 3)] on the canvas; bands left free continue the edges or are ``ground``."""
         left, top, right, bottom = self.target
         cut = Image.fromarray(pixels).crop(self.source) if self.source != (0, 0, *pixels.shape[1::-1]) else pixels
         image = cut if isinstance(cut, Image.Image) else Image.fromarray(cut)

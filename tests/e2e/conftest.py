@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dressform import Client
-from dressform_server import Server
 from PIL import Image
 from skimage import data
+
+from dressform import Client
+from dressform_server import Server
 
 
 @pytest.fixture(scope="session")

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
-from dressform import Client, InvalidRequest, Result
-from dressform_server import Server
 from PIL import Image
 from tritonclient.utils import InferenceServerException
+
+from dressform import Client, InvalidRequest, Result
+from dressform_server import Server
 
 PNG_HEAD = b"\x89PNG\r\n\x1a\n"
 

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image, ImageFilter
+
 from dressform import Client
 from dressform_server import Server
-from PIL import Image, ImageFilter
 
 
 def data_url(image: Image.Image) -> str:

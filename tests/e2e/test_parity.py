@@ -9,9 +9,9 @@ import diffusers
 import numpy as np
 import pytest
 import torch
-from dressform import Client
 from PIL import Image
 
+from dressform import Client
 from e2e.conftest import differences
 
 SCHEDULERS: dict[str, tuple[type, dict[str, Any]]] = {

@@ -257,13 +257,13 @@ def launch(repository: Path, *arguments: str) -> subprocess.Popen[bytes]:
 
 
 def launched_ready(repository: Path, capfd: pytest.CaptureFixture[str]) -> tuple[subprocess.Popen[bytes], str]:
-    """A launched server that is ready, and the address of its HTTP endpoint."""
+    """A launched server that is ready, and the address of its gRPC endpoint."""
     launched = launch(repository)
     shown = ""
     deadline = time.monotonic() + 40
     while time.monotonic() < deadline and launched.poll() is None:
         shown += capfd.readouterr().err
-        if match := re.search(r"ready: http://(\S+)", shown):
+        if match := re.search(r"ready: .* grpc://(\S+)", shown):
             return launched, match[1]
         time.sleep(0.05)
     launched.kill()
@@ -292,13 +292,14 @@ def test_sigterm_answers_what_is_in_flight_and_leaves_nothing(
     family = psutil.Process(launched.pid).children(recursive=True)
     assert len(family) == 4  # Triton and a stub for each model
     assert len(segments(launched)) == 3
-    index = http.InferInput("index", [1], "INT64")
+    index = grpc.InferInput("index", [1], "INT64")
     index.set_data_from_numpy(np.array([1]))
-    with http.InferenceServerClient(address) as client:
-        pending = client.async_infer("busy", [index])  # calls another model for 1.5 s
-        time.sleep(0.4)
+    # gRPC: open HTTP connections alone would delay the moment from which Triton refuses calls between models.
+    with ThreadPoolExecutor(1) as pool, grpc.InferenceServerClient(address) as client:
+        pending = pool.submit(client.infer, "busy", [index])  # calls another model for 1.5 s
+        time.sleep(0.5)
         launched.send_signal(signal.SIGTERM)
-        np.testing.assert_array_equal(pending.get_result().as_numpy("calls"), [15])
+        np.testing.assert_array_equal(pending.result().as_numpy("calls"), [15])
     assert launched.wait(20) == 0
     assert gone(family, within=1)
     assert not segments(launched)

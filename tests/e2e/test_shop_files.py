@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dressform import Client
 from PIL import Image, ImageCms, ImageFilter
+
+from dressform import Client
 
 
 def saved(image: Image.Image, kind: str, **options: Any) -> bytes:

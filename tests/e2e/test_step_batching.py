@@ -6,9 +6,9 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from dressform import Client
 from PIL import Image
 
+from dressform import Client
 from e2e.conftest import differences
 
 MIXED: list[dict[str, Any]] = [

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-import dressform_contract as contract
 import pytest
-from dressform_contract import ERRORS, PARAMETERS, ContractError, Fault, validated_parameters
 from google.protobuf import text_format
 from hypothesis import given
 from hypothesis import strategies as st
 from tritonclient.grpc.model_config_pb2 import ModelConfig
+
+import dressform_contract as contract
+from dressform_contract import ERRORS, PARAMETERS, ContractError, Fault, validated_parameters
 
 LEAF_OUTPUT = -1  # a type that the export fills in from the graph
 TEMPLATE = Path(__file__).parents[2] / "model_repository"

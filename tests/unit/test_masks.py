@@ -8,6 +8,7 @@ from diffusers.image_processor import VaeImageProcessor
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+
 from postprocess.compositing import composite, opacity
 from preprocess import masks
 from preprocess.placement import Placement, masked_region, placed

@@ -6,9 +6,10 @@ import math
 
 import numpy as np
 import torch
-from denoise.noise import TorchGenerator
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from denoise.noise import TorchGenerator
 
 SHAPES = st.lists(st.integers(1, 9), min_size=1, max_size=4).map(tuple)
 

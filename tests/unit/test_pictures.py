@@ -10,6 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+
 from postprocess.encoding import encoded, encoded_mask
 from preprocess.pictures import Picture, PictureError, decode, decode_mask
 

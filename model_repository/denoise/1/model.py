@@ -36,6 +36,11 @@ class TritonPythonModel:
         )
         self.choice = Choice(int(config["parameters"]["max_rows"]["string_value"]))
         self.jobs: dict[int, Job] = {}
+        # The launcher drains by this gauge; Triton forgets a metric whose family is not kept alive.
+        self.jobs_family = pb_utils.MetricFamily(
+            name="dressform_jobs", description="Jobs in the denoiser", kind=pb_utils.MetricFamily.GAUGE
+        )
+        self.jobs_gauge = self.jobs_family.Metric(labels={"model": args["model_name"]})
         self.batch: Batch | None = None
 
     def execute(self, requests):
@@ -63,6 +68,7 @@ class TritonPythonModel:
         job = admit(options, self.schedule, self.scaling_factor, *tensors)
         job.admitted_ns = time.monotonic_ns()
         self.jobs[key] = job
+        self.jobs_gauge.set(len(self.jobs))
         return job
 
     def stepped(self, chosen, arrived) -> dict:
@@ -98,6 +104,7 @@ class TritonPythonModel:
         job = self.jobs.pop(key, None)
         if job is not None:
             self.choice.forget(job)
+        self.jobs_gauge.set(len(self.jobs))
         self.batch = None
 
 

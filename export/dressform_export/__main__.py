@@ -1,0 +1,87 @@
+"""The ``dressform-export`` command.
+
+``dressform-export SOURCE OUT`` exports a pipeline; ``dressform-export random SIZE FOLDER`` makes one to export.
+Exit codes: 0 done, 2 one sentence says why not, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+from dressform_export.errors import ExportError
+from dressform_export.progress import Progress
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    for library in ("diffusers", "transformers"):  # set before import: their advice is not for this command's user
+        os.environ.setdefault(f"{library.upper()}_VERBOSITY", "error")
+        logging.getLogger(library).setLevel(logging.ERROR)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does: nothing half-written stays
+    try:
+        return _random(given[1:]) if given[:1] == ["random"] else _export(given)
+    except ExportError as error:
+        print(f"dressform-export: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("dressform-export: interrupted, nothing was written", file=sys.stderr)
+        return 130
+
+
+def _export(given: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="dressform-export",
+        description="Export a diffusers inpainting pipeline to a Triton model repository, each graph verified.",
+        epilog="dressform-export random {tiny,sd15} FOLDER makes a random pipeline to try it with (see its --help).",
+    )
+    parser.add_argument("source", metavar="SOURCE", help="a save_pretrained folder, or a hub id such as owner/name")
+    parser.add_argument("out", metavar="OUT", help="the folder to write")
+    parser.add_argument("--revision", help="branch, tag or commit of a hub id")
+    parser.add_argument("--force", action="store_true", help="replace an earlier export at OUT")
+    options = parser.parse_args(given)
+    from dressform_export.exporter import export_pipeline  # torch takes seconds to import: after the arguments
+
+    progress = Progress()
+    manifest = export_pipeline(
+        options.source, options.out, revision=options.revision, force=options.force, progress=progress
+    )
+    for warning in manifest.warnings:
+        progress.note(f"warning: {warning}")
+    print(options.out)
+    return 0
+
+
+def _random(given: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="dressform-export random", description="Write a random pipeline with the real classes."
+    )
+    parser.add_argument("size", choices=("tiny", "sd15"), help="tiny: seconds; sd15: Stable Diffusion 1.5's, 4 GB")
+    parser.add_argument("folder", metavar="FOLDER", help="the folder to write")
+    parser.add_argument("--tryon", choices=("none", "concat"), default="none", help="how a garment enters")
+    parser.add_argument("--in-channels", type=int, choices=(9, 4), default=9, help="inpainting or plain UNet")
+    parser.add_argument("--prediction-type", choices=("epsilon", "v_prediction"), default="epsilon")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args(given)
+    from dressform_export.random_pipeline import build_random_pipeline
+
+    with Progress().stage(f"random {options.size} pipeline"):
+        folder = build_random_pipeline(
+            options.size,
+            options.folder,
+            tryon=options.tryon,
+            in_channels=options.in_channels,
+            prediction_type=options.prediction_type,
+            seed=options.seed,
+        )
+    print(folder)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

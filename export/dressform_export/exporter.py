@@ -1,0 +1,192 @@
+"""The export, from a pipeline to a repository that any Triton can load.
+
+Work happens in a hidden folder beside OUT, which is renamed into place at the very end: OUT is there and whole, or not
+there at all.
+"""
+
+from __future__ import annotations
+
+import datetime
+import gc
+import importlib.metadata
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import groupby
+from pathlib import Path
+
+from dressform_export import repository
+from dressform_export.errors import ExportError
+from dressform_export.graphs import LEAVES, Leaf
+from dressform_export.manifest import (
+    FILE as MANIFEST_FILE,
+)
+from dressform_export.manifest import (
+    DefaultsRecord,
+    GraphRecord,
+    Manifest,
+    SizeRecord,
+    SourceRecord,
+    TextRecord,
+    UNetRecord,
+    VaeRecord,
+)
+from dressform_export.onnx_file import export_graph
+from dressform_export.progress import Progress, Silence
+from dressform_export.scheduler import checked_scheduler, solver_of
+from dressform_export.source import Source, open_source
+
+SMALLEST_SIDE, LARGEST_SIDE = 64, 1024
+"""Bounds of a picture's side in pixels, widened where the pipeline's own size lies outside."""
+
+DISTRIBUTIONS = ("dressform", "torch", "diffusers", "transformers", "optimum", "optimum-onnx", "onnx", "onnxruntime")
+
+
+def export_pipeline(
+    source: str | Path,
+    out: str | Path,
+    *,
+    revision: str | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> Manifest:
+    """Export the pipeline ``source`` (a ``save_pretrained`` folder or a hub id) to the folder ``out``.
+
+    ``force`` replaces an earlier export at ``out``.
+
+    Raises:
+        ExportError: if the source cannot be exported, ``out`` cannot be written, or a graph differs from torch.
+    """
+    progress = progress or Silence()
+    target = _admitted(Path(out), force)
+    with progress.stage(f"inspect {source}"):
+        pipeline = open_source(str(source), revision)
+        _check_disk(pipeline, target.parent)
+    with _staging(target) as staging:
+        repository.copy_models(repository.template_folder(), staging, [leaf.name for leaf in LEAVES])
+        graphs = _export_graphs(pipeline, staging, progress)
+        with progress.stage("write tokenizer, scheduler and manifest"):
+            repository.write_tokenizer(staging, pipeline.tokenizer)
+            manifest = _manifest(pipeline, graphs)
+            repository.write_scheduler(staging, checked_scheduler(pipeline.scheduler)[0])
+            manifest.write(staging)
+        _move_into_place(staging, target)
+    return manifest
+
+
+def _admitted(out: Path, force: bool) -> Path:
+    """``out`` as an absolute path, if it may be written."""
+    target = out.expanduser().absolute()
+    occupied = target.exists() and (not target.is_dir() or any(target.iterdir()))
+    if occupied and not force:
+        raise ExportError(f"{out} exists already: name another folder, or replace it with --force")
+    if occupied and not (target / MANIFEST_FILE).is_file():
+        raise ExportError(f"{out} exists already and is no export of ours, so --force does not replace it")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ExportError(f"{target.parent} cannot be made: {error.strerror}") from error
+    return target
+
+
+def _check_disk(pipeline: Source, folder: Path) -> None:
+    """Refuse before the work where the graphs would not fit: all in FP32, the largest twice while it is gathered."""
+    sizes = [4 * pipeline.parameters(component) for component in pipeline.weights]
+    needed, free = sum(sizes) + max(sizes) + 2**26, shutil.disk_usage(folder).free
+    if free < needed:
+        raise ExportError(f"the export needs {needed / 1e9:.1f} GB in {folder}, and {free / 1e9:.1f} GB are free")
+
+
+@contextmanager
+def _staging(target: Path) -> Iterator[Path]:
+    """A new hidden folder beside ``target`` that is gone after the block, whatever happens."""
+    staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
+    try:
+        yield staging
+    except OSError as error:
+        raise ExportError(f"writing the export failed: {error}") from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _open_to_readers(staging: Path) -> None:
+    """Give everything the usual permissions: temporary folders and large weight files are made private."""
+    umask = os.umask(0)
+    os.umask(umask)
+    for path in (staging, *staging.rglob("*")):
+        path.chmod((0o777 if path.is_dir() else 0o666) & ~umask)
+
+
+def _move_into_place(staging: Path, target: Path) -> None:
+    _open_to_readers(staging)
+    if not (target / MANIFEST_FILE).is_file():
+        staging.rename(target)
+        return
+    replaced = staging.with_suffix(".replaced")
+    target.rename(replaced)
+    try:
+        staging.rename(target)
+    except OSError:
+        replaced.rename(target)
+        raise
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _export_graphs(pipeline: Source, staging: Path, progress: Progress) -> dict[str, GraphRecord]:
+    """All graphs, one component in memory at a time."""
+    leaves = [leaf(pipeline.dimensions) for leaf in LEAVES]
+    records: dict[str, GraphRecord] = {}
+    for component, group in groupby(leaves, key=_component):
+        with progress.stage(f"load {component}"):
+            model = pipeline.load(component)
+        for leaf in group:
+            records[leaf.name] = export_graph(leaf, leaf.module(model), staging, progress)
+        del model
+        gc.collect()
+    return records
+
+
+def _component(leaf: Leaf) -> str:
+    return leaf.component
+
+
+def _manifest(pipeline: Source, graphs: dict[str, GraphRecord]) -> Manifest:
+    scheduler, warnings = checked_scheduler(pipeline.scheduler)
+    if pipeline.has_safety_checker:
+        warnings += ("the pipeline's safety_checker is not exported: pictures are served unchecked",)
+    d, settings = pipeline.dimensions, pipeline.settings
+    height, width = pipeline.size
+    try:
+        return Manifest(
+            source=SourceRecord(pipeline.id, pipeline.revision, pipeline.hashes()),
+            created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            versions={name: _version(name) for name in DISTRIBUTIONS},
+            tryon=settings.tryon,
+            unet=UNetRecord(d.in_channels, d.latent_channels, scheduler["prediction_type"]),
+            vae=VaeRecord(d.vae_factor, d.latent_channels, pipeline.scaling_factor),
+            text=_text_record(pipeline),
+            size=SizeRecord(height, width, min(SMALLEST_SIDE, height, width), max(LARGEST_SIDE, height, width)),
+            defaults=DefaultsRecord(
+                settings.num_inference_steps, settings.solver or solver_of(scheduler), float(settings.tryon_eta)
+            ),
+            graphs=graphs,
+            warnings=warnings,
+        )
+    except ValueError as error:
+        raise ExportError(f"the pipeline cannot be described: {error}") from error
+
+
+def _text_record(pipeline: Source) -> TextRecord:
+    d, tokenizer = pipeline.dimensions, pipeline.tokenizer
+    return TextRecord(
+        d.text_length, d.text_width, tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id
+    )
+
+
+def _version(distribution: str) -> str:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"  # run from a checkout that is not installed

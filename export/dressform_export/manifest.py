@@ -1,0 +1,201 @@
+"""``manifest.json``: what an export holds, where it came from, and how close it is to the original.
+
+Frozen dataclasses, validated where they are made; the file's keys are the fields' names.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+FORMAT = 1
+FILE = "manifest.json"
+
+Tryon = Literal["none", "concat"]
+TRYON: tuple[Tryon, ...] = ("none", "concat")
+"""How the garment enters: not at all, or with its latents concatenated below the person's."""
+
+SOLVERS = ("ddim", "euler", "euler_ancestral", "dpmpp_2m", "dpmpp_2m_karras", "unipc", "lcm", "pndm")
+
+
+def require(condition: bool, sentence: str) -> None:
+    """Raise a ``ValueError`` that says ``sentence`` unless ``condition`` holds."""
+    if not condition:
+        raise ValueError(sentence)
+
+
+@dataclass(frozen=True)
+class SourceRecord:
+    """The pipeline that was exported. ``sha256`` is by file, relative to the pipeline's folder."""
+
+    id: str
+    revision: str | None
+    sha256: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class UNetRecord:
+    """The denoiser's channels and what it predicts."""
+
+    in_channels: int
+    out_channels: int
+    prediction_type: str
+
+    def __post_init__(self) -> None:
+        allowed = ("epsilon", "v_prediction")
+        require(
+            self.prediction_type in allowed,
+            f"prediction_type must be one of {', '.join(allowed)}, not {self.prediction_type!r}",
+        )
+
+
+@dataclass(frozen=True)
+class VaeRecord:
+    """``factor``: pixels per latent along a side; ``scaling_factor``: latents are multiplied by it after encoding."""
+
+    factor: int
+    latent_channels: int
+    scaling_factor: float
+
+    def __post_init__(self) -> None:
+        require(self.factor >= 1, f"vae factor must be at least 1, not {self.factor}")
+        require(self.scaling_factor > 0, f"scaling_factor must be above 0, not {self.scaling_factor}")
+
+
+@dataclass(frozen=True)
+class TextRecord:
+    """``max_length``: tokens in a prompt, start and end included. The ids are the tokenizer's."""
+
+    max_length: int
+    hidden_size: int
+    pad_token_id: int
+    bos_token_id: int
+    eos_token_id: int
+
+
+@dataclass(frozen=True)
+class SizeRecord:
+    """Default picture size and the bounds of a side, in pixels: multiples of the VAE factor."""
+
+    height: int
+    width: int
+    minimum: int
+    maximum: int
+
+    def __post_init__(self) -> None:
+        for name, side in (("height", self.height), ("width", self.width)):
+            require(
+                self.minimum <= side <= self.maximum,
+                f"{name} must be from {self.minimum} to {self.maximum} pixels, not {side}",
+            )
+
+
+@dataclass(frozen=True)
+class DefaultsRecord:
+    """Options of a request that names none."""
+
+    num_inference_steps: int
+    solver: str
+    tryon_eta: float
+
+    def __post_init__(self) -> None:
+        require(
+            1 <= self.num_inference_steps <= 150,
+            f"num_inference_steps must be from 1 to 150, not {self.num_inference_steps}",
+        )
+        require(self.solver in SOLVERS, f"solver must be one of {', '.join(SOLVERS)}, not {self.solver!r}")
+        require(0 <= self.tryon_eta <= 1, f"tryon_eta must be from 0 to 1, not {self.tryon_eta}")
+
+
+@dataclass(frozen=True)
+class Verification:
+    """One comparison with torch: largest absolute difference, and the largest value torch gave."""
+
+    shapes: Mapping[str, int]
+    max_abs_diff: float
+    reference_max: float
+    tolerance: float
+
+
+@dataclass(frozen=True)
+class GraphRecord:
+    """One ONNX graph.
+
+    ``sha256`` is that of ``file``, ``data_sha256`` that of its external data, where it has some; ``bytes`` counts both.
+    """
+
+    file: str
+    sha256: str
+    data_sha256: str | None
+    bytes: int
+    opset: int
+    verification: tuple[Verification, ...]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything the stages need to know about the pipeline, and everything an operator wants to."""
+
+    source: SourceRecord
+    created: str
+    versions: Mapping[str, str]
+    tryon: Tryon
+    unet: UNetRecord
+    vae: VaeRecord
+    text: TextRecord
+    size: SizeRecord
+    defaults: DefaultsRecord
+    graphs: Mapping[str, GraphRecord]
+    warnings: tuple[str, ...] = ()
+    engine: str = "onnxruntime"
+    precision: str = "fp32"
+    format: int = FORMAT
+
+    def __post_init__(self) -> None:
+        require(self.format == FORMAT, f"manifest format must be {FORMAT}, not {self.format}")
+        require(self.tryon in TRYON, f"tryon must be one of {', '.join(TRYON)}, not {self.tryon!r}")
+        for name, side in (("height", self.size.height), ("width", self.size.width)):
+            require(
+                side % self.vae.factor == 0,
+                f"{name} must be a multiple of the VAE factor {self.vae.factor}, not {side}",
+            )
+        allowed = (2 * self.vae.latent_channels + 1, self.vae.latent_channels)
+        require(
+            self.unet.in_channels in allowed,
+            f"unet in_channels must be {allowed[0]} or {allowed[1]}, not {self.unet.in_channels}",
+        )
+
+    def write(self, repository: Path) -> None:
+        """Write ``manifest.json`` into ``repository``."""
+        text = json.dumps({"format": self.format} | asdict(self), indent=2, ensure_ascii=False)
+        (repository / FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def read_manifest(repository: Path) -> Manifest:
+    """The manifest of an exported repository.
+
+    Raises:
+        ValueError: if a key is unknown or missing, or a value is not allowed.
+    """
+    record: dict[str, Any] = json.loads((repository / FILE).read_text(encoding="utf-8"))
+    try:
+        graphs = {
+            name: GraphRecord(**{**graph, "verification": tuple(Verification(**v) for v in graph["verification"])})
+            for name, graph in record.pop("graphs").items()
+        }
+        return Manifest(
+            source=SourceRecord(**record.pop("source")),
+            unet=UNetRecord(**record.pop("unet")),
+            vae=VaeRecord(**record.pop("vae")),
+            text=TextRecord(**record.pop("text")),
+            size=SizeRecord(**record.pop("size")),
+            defaults=DefaultsRecord(**record.pop("defaults")),
+            warnings=tuple(record.pop("warnings")),
+            graphs=graphs,
+            **record,
+        )
+    except (TypeError, KeyError) as error:
+        raise ValueError(f"{repository / FILE} is not a manifest of format {FORMAT}: {error}") from error

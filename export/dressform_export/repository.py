@@ -1,0 +1,92 @@
+"""The model repository that comes out: which models it gets, and the files that go beside the graphs."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from transformers import CLIPTokenizerFast
+from tritonclient.grpc.model_config_pb2 import ModelConfig
+
+from dressform_export.errors import ExportError
+from dressform_export.triton_config import complete_config, parse_config
+
+CONFIG = "config.pbtxt"
+VERSION = "1"
+CONTRACT = "dressform_contract"
+_NOT_COPIED = shutil.ignore_patterns("__pycache__", "*.py[co]", ".*")
+
+
+def template_folder() -> Path:
+    """The checked-in models: package data of an installed wheel, or the checkout's ``model_repository``."""
+    here = Path(__file__).resolve().parent
+    for folder in (here / "model_repository", here.parents[1] / "model_repository"):
+        if folder.is_dir():
+            return folder
+    raise ExportError(f"the model_repository template is missing beside {here}: reinstall dressform")
+
+
+def read_configs(template: Path) -> dict[str, ModelConfig]:
+    """Model name → config of every model in ``template``."""
+    paths = sorted(template.glob(f"*/{CONFIG}"))
+    return {path.parent.name: parse_config(path.read_text(encoding="utf-8"), str(path)) for path in paths}
+
+
+def models_to_export(configs: Mapping[str, ModelConfig], graphs: Collection[str]) -> tuple[str, ...]:
+    """The models that a pipeline with these ``graphs`` has a use for.
+
+    A leaf without a graph is left out, and so is every ensemble with a step in a model that is left out.
+
+    Raises:
+        ExportError: if a graph has no model.
+    """
+    missing = sorted(set(graphs) - set(configs))
+    if missing:
+        raise ExportError(f"the model_repository template has no {', '.join(missing)}")
+    kept = {name for name, config in configs.items() if config.backend != "onnxruntime" or name in graphs}
+    while dropped := {name for name in kept if any(s.model_name not in kept for s in _steps(configs[name]))}:
+        kept -= dropped
+    return tuple(sorted(kept))
+
+
+def _steps(config: ModelConfig) -> list[Any]:
+    return list(config.ensemble_scheduling.step)
+
+
+def copy_models(template: Path, repository: Path, graphs: Collection[str]) -> None:
+    """Copy configs and code of the models that are wanted, each with its version folder, and the modules they share."""
+    configs = read_configs(template)
+    for name in models_to_export(configs, graphs):
+        shutil.copytree(template / name, repository / name, ignore=_NOT_COPIED)
+        (repository / name / VERSION).mkdir(exist_ok=True)
+    for module in template.glob("*.py"):  # what the stages share
+        shutil.copyfile(module, repository / module.name)
+    contract = importlib.util.find_spec(CONTRACT)
+    origin = contract.origin if contract else template.parent / "client" / f"{CONTRACT}.py"
+    shutil.copyfile(str(origin), repository / f"{CONTRACT}.py")
+
+
+def complete_leaf(repository: Path, name: str, graph: Path) -> None:
+    """Complete all configs of the leaf ``name`` from its graph."""
+    for config in (repository / name / CONFIG, *(repository / name / "configs").glob("*.pbtxt")):
+        complete_config(config, graph)
+
+
+def write_tokenizer(repository: Path, tokenizer: CLIPTokenizerFast) -> None:
+    """``preprocess/tokenizer.json``, without truncation and padding, which ``preprocess`` does itself."""
+    backend = tokenizer.backend_tokenizer
+    backend.no_truncation()
+    backend.no_padding()
+    (repository / "preprocess").mkdir(exist_ok=True)
+    backend.save(str(repository / "preprocess" / "tokenizer.json"))
+
+
+def write_scheduler(repository: Path, config: Mapping[str, Any]) -> None:
+    """``denoise/scheduler_config.json``."""
+    (repository / "denoise").mkdir(exist_ok=True)
+    text = json.dumps(dict(config), indent=2, sort_keys=True)
+    (repository / "denoise" / "scheduler_config.json").write_text(text + "\n", encoding="utf-8")

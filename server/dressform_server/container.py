@@ -1,0 +1,37 @@
+"""The same repository on NVIDIA's own container, for machines on which the embedded server cannot run."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from dressform_server.settings import Settings
+
+IMAGE = "nvcr.io/nvidia/tritonserver:26.07-py3"
+
+STAGE_PACKAGES = ("pillow>=11.0", "tokenizers>=0.22")
+"""What the Python stages import and the container lacks (it has numpy)."""
+
+
+def docker_run(settings: Settings) -> str:
+    """The ``docker run`` line that serves ``settings.repository`` on the same ports of loopback."""
+    inside = {"http": 8000, "grpc": 8001, "metrics": 8002}
+    triton = [
+        "tritonserver",
+        "--model-repository=/models",
+        "--disable-auto-complete-config",
+        "--strict-readiness=true",
+        f"--exit-timeout-secs={settings.exit_timeout}",
+    ]
+    if settings.model_config_name:
+        triton.append(f"--model-config-name={settings.model_config_name}")
+    words = ["docker", "run", "--rm", "--init", "--shm-size=2g", "-e", "PIP_BREAK_SYSTEM_PACKAGES=1"]
+    for name, port in settings.ports.items():
+        words += ["-p", f"127.0.0.1:{port or inside[name]}:{inside[name]}"]
+    words += ["-v", f"{_absolute(settings.repository)}:/models:ro", IMAGE]
+    install = shlex.join(["pip", "install", "--quiet", *STAGE_PACKAGES])
+    return shlex.join([*words, "sh", "-c", f"{install} && exec {shlex.join(triton)}"])
+
+
+def _absolute(path: Path) -> Path:
+    return path if path.is_absolute() else Path.cwd() / path

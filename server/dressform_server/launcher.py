@@ -1,0 +1,150 @@
+"""The command ``dressform serve REPOSITORY``."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from dressform_server.errors import ServerError
+from dressform_server.server import Server
+
+_LOOK_SECONDS = 0.2  # how often to look for a signal and for the end of Triton
+_SAME_SIGNAL_SECONDS = 1.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``serve`` to ``parser``."""
+    parser.add_argument("repository", type=Path, metavar="REPO", help="model repository that dressform-export wrote")
+    for name, port in (("http", 8000), ("grpc", 8001), ("metrics", 8002)):
+        parser.add_argument(f"--{name}-port", type=int, default=port, metavar="N", help=f"{port}; 0 takes a free one")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine alone)")
+    parser.add_argument("--log-file", type=Path, metavar="F", help="append every line of Triton's log to F")
+    parser.add_argument("--model-config-name", metavar="NAME", help="use <model>/configs/NAME.pbtxt where there is one")
+    parser.add_argument(
+        "--exit-timeout", type=int, default=30, metavar="S", help="seconds for requests in flight at a stop (30)"
+    )
+    parser.add_argument("--ready-timeout", type=float, metavar="S", help="give up when not ready after S seconds")
+    parser.add_argument("--onnx-threads", type=int, metavar="N", help="threads of ONNX Runtime (every usable core)")
+    parser.add_argument("--triton-option", action="append", default=[], metavar="OPT", help="passed on to Triton")
+    parser.add_argument("--verbose", action="store_true", help="show Triton's whole log, not its warnings alone")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Serve until SIGINT or SIGTERM; the exit status of the command."""
+    try:
+        server = Server(
+            arguments.repository,
+            http_port=arguments.http_port,
+            grpc_port=arguments.grpc_port,
+            metrics_port=arguments.metrics_port,
+            host=arguments.host,
+            log=arguments.log_file.resolve() if arguments.log_file is not None else None,
+            model_config_name=arguments.model_config_name,
+            exit_timeout=arguments.exit_timeout,
+            onnx_threads=arguments.onnx_threads,
+            triton_options=tuple(arguments.triton_option),
+            echo=_say,
+            verbose=arguments.verbose,
+        )
+        return _serve(server, arguments.ready_timeout)
+    except ServerError as error:
+        _say(f"dressform serve: {error}")
+        return 1
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of ``python -m dressform_server``."""
+    parser = argparse.ArgumentParser(prog="dressform serve", description="Serve an exported pipeline with Triton.")
+    add_arguments(parser)
+    return run(parser.parse_args(arguments))
+
+
+def _serve(server: Server, ready_timeout: float | None) -> int:
+    progress = _Progress(sys.stderr)
+    with _Signals(server) as signals, server:
+
+        def report(ready: int, models: int) -> None:
+            if signals.came:
+                raise _Asked
+            progress(ready, models)
+
+        try:
+            server.wait_ready(ready_timeout, report)
+            _say(f"ready: {server.http_url}  {server.grpc_url}  {server.metrics_url}")
+            while server.pid is not None and not signals.came:
+                time.sleep(_LOOK_SECONDS)
+        except _Asked:
+            pass
+        if not signals.came:
+            _say(f"dressform serve: Triton ended by itself with status {server.wait()}")
+            return 1
+        _say(f"stopping: requests in flight have {server.settings.exit_timeout} s (another signal ends them)")
+    _say("stopped")
+    return 0
+
+
+class _Asked(Exception):
+    """A signal asked the server to stop while it was loading."""
+
+
+class _Signals:
+    """While open, the first SIGINT or SIGTERM is noted in ``came``, a later one kills the server.
+
+    Its handler takes no lock that the interrupted code may hold (as ``threading.Event.set`` would).
+    """
+
+    def __init__(self, server: Server) -> None:
+        """Nothing came yet."""
+        self.came = False
+        self._server = server
+        self._first = 0.0
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> _Signals:
+        """Take over the two signals."""
+        self._before = {number: signal.signal(number, self._take) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Give them back."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _take(self, *_: object) -> None:
+        now = time.monotonic()
+        # timeout(1) and some supervisors send the same signal twice at once.
+        if self.came and now - self._first > _SAME_SIGNAL_SECONDS:
+            self._server.kill()
+        elif not self.came:
+            self.came, self._first = True, now
+
+
+class _Progress:
+    """``loading models 3/9``: one line that changes on a terminal, a line for each change elsewhere."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._moving = stream.isatty()
+        self._shown = ""
+        self._since = time.monotonic()
+
+    def __call__(self, ready: int, models: int) -> None:
+        seconds = time.monotonic() - self._since
+        text = f"loading models {ready}/{models}"
+        if self._moving:
+            end = "\n" if ready == models else ""
+            self._stream.write(f"\r\x1b[K{text} ({seconds:.0f} s){end}")
+            self._stream.flush()
+        elif text != self._shown:
+            self._stream.write(f"{text} ({seconds:.1f} s)\n")
+            self._stream.flush()
+        self._shown = text
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

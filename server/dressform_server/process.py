@@ -1,0 +1,183 @@
+"""The processes of one Triton: a group of their own, on a leash, with their shared memory and temporary files."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from dressform_server.errors import StartFailed
+from dressform_server.installation import Installation, engines
+from dressform_server.journal import Journal
+from dressform_server.repository import Repository
+from dressform_server.settings import Settings, usable_cores
+
+_LEASH = Path(__file__).parent / "leash.py"
+_SHARED_MEMORY = Path("/dev/shm")
+_NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
+_UNLOAD_SECONDS = 15.0  # beyond the drain, for Triton to unload its models
+_LAST_BREATH_SECONDS = 2.0
+
+
+class TritonProcess:
+    """Triton and its stubs, from the moment they start until nothing of them is left.
+
+    A thread of its own starts Triton, because the kernel's leash (see `leash`) hangs on the starting thread; it waits
+    for the end, and then removes what is left: stubs, shared memory, the folder of backends.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        repository: Repository,
+        installation: Installation,
+        ports: dict[str, int],
+        journal: Journal,
+    ) -> None:
+        """Start Triton on ``ports``.
+
+        Raises:
+            StartFailed: if the program cannot be run at all.
+        """
+        self.repository = repository
+        self.journal = journal
+        self.ready = False
+        self._settings = settings
+        self._installation = installation
+        self._ports = ports
+        self._shared_memory_prefix = f"dressform_{os.getpid()}_{secrets.token_hex(4)}_"
+        self._child: subprocess.Popen[str] | None = None
+        self._failure: OSError | None = None
+        self._reaping = threading.RLock()  # re-entered where a signal handler kills in mid-stop
+        self._started = threading.Event()
+        self._ended = threading.Event()
+        threading.Thread(target=self._live, name="triton-guard", daemon=True).start()
+        self._started.wait()
+        if self._failure is not None:
+            raise StartFailed(f"Triton could not be started: {self._failure}") from self._failure
+
+    @property
+    def pid(self) -> int:
+        """Process id of Triton and id of its process group."""
+        assert self._child is not None
+        return self._child.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether anything of it is left."""
+        return not self._ended.is_set()
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        """Wait for the end; the exit status (negative: the signal), or None after ``timeout`` seconds."""
+        self._ended.wait(timeout)
+        return self._child.returncode if self._child is not None and self._ended.is_set() else None
+
+    def stop(self) -> None:
+        """Drain and end Triton; kill it where it has nothing to drain yet, or does not end in time."""
+        if self.ready:
+            self._signal_group(signal.SIGTERM)
+            self._ended.wait(self._settings.exit_timeout + _UNLOAD_SECONDS)
+        self.kill()
+        self._ended.wait()
+
+    def kill(self) -> None:
+        """End Triton and its stubs at once."""
+        self._signal_group(signal.SIGKILL)
+
+    def _live(self) -> None:
+        try:
+            with _temporary_folder() as folder:
+                self._child = self._spawn(folder)
+                assert self._child.stdout is not None
+                self.journal.follow(self._child.stdout)
+                self._started.set()
+                # Not reaped yet, so that its id still names its group when the group is killed.
+                os.waitid(os.P_PID, self._child.pid, os.WEXITED | os.WNOWAIT)
+                self._signal_group(signal.SIGKILL)
+                with self._reaping:
+                    self._child.wait()
+                _await_empty_group(self._child.pid)
+        except OSError as error:
+            self._failure = error
+        finally:
+            for segment in _SHARED_MEMORY.glob(f"{self._shared_memory_prefix}*"):
+                segment.unlink(missing_ok=True)
+            self.journal.finish()
+            self._ended.set()
+            self._started.set()
+
+    def _spawn(self, folder: Path) -> subprocess.Popen[str]:
+        self._installation.fill(folder)
+        threads = self._settings.onnx_threads or usable_cores()
+        leash = [sys.executable, "-I", "-S", str(_LEASH), str(os.getpid())]
+        return subprocess.Popen(
+            leash + self._command(folder / "backends"),
+            cwd=folder,  # the stubs have it on sys.path: nothing of the caller's folder may shadow a module
+            env=self._installation.environment(folder, threads),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            text=True,
+            errors="replace",
+        )
+
+    def _command(self, backends: Path) -> list[str]:
+        settings = self._settings
+        command = [
+            str(self._installation.binary),
+            f"--model-repository={self.repository.path}",
+            f"--backend-directory={backends}",
+            f"--cache-directory={self._installation.caches}",
+            "--model-control-mode=none",
+            "--disable-auto-complete-config",
+            "--strict-readiness=true",
+            "--exit-on-error=true",
+            f"--exit-timeout-secs={settings.exit_timeout}",
+        ]
+        for name, port in self._ports.items():
+            command += [f"--{name}-address={settings.host}", f"--{name}-port={port}"]
+        for backend in ("python", *sorted(engines())):
+            command.append(f"--backend-config={backend},shm-region-prefix-name={self._shared_memory_prefix}")
+        if not _NVIDIA_DRIVER.exists():
+            command += ["--allow-gpu-metrics=false", "--pinned-memory-pool-byte-size=0"]
+        if settings.model_config_name is not None:
+            command.append(f"--model-config-name={settings.model_config_name}")
+        return [*command, *settings.triton_options]
+
+    def _signal_group(self, number: signal.Signals) -> None:
+        # Only ever before the leader is reaped: afterwards its id may be another's.
+        with self._reaping, suppress(ProcessLookupError):
+            if self._child is not None and self._child.returncode is None:
+                os.killpg(self._child.pid, number)
+
+
+@contextmanager
+def _temporary_folder() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="dressform-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _await_empty_group(group: int) -> None:
+    """Wait until no process of ``group`` is left; as a container's first process, reap those that become ours."""
+    deadline = time.monotonic() + _LAST_BREATH_SECONDS
+    while time.monotonic() < deadline:
+        with suppress(ChildProcessError):
+            os.waitpid(-group, os.WNOHANG)
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.01)

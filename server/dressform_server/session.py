@@ -1,0 +1,61 @@
+"""ONNX Runtime's options, from the same keys of ``config.pbtxt`` that Triton's native backend reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import onnxruntime as ort
+
+_GRAPH_LEVELS = {
+    -1: ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+    0: ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
+    1: ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+    2: ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
+}
+"""``optimization { graph { level } }`` as the native backend reads it."""
+
+
+def options(config: Mapping[str, Any], threads: int) -> ort.SessionOptions:
+    """Session options of a model ``config``; ``threads`` for one operator where it does not say.
+
+    Read are ``optimization.graph.level`` and the parameters ``intra_op_thread_count``, ``inter_op_thread_count``,
+    ``execution_mode`` (0 sequential, 1 parallel), ``enable_mem_arena``, ``enable_mem_pattern``.
+
+    Raises:
+        ValueError: naming the key and what is allowed.
+    """
+    chosen = ort.SessionOptions()
+    level = int(config.get("optimization", {}).get("graph", {}).get("level", 0))
+    chosen.graph_optimization_level = _one_of("optimization graph level", level, _GRAPH_LEVELS)
+    parameters = config.get("parameters", {})
+    modes = {0: ort.ExecutionMode.ORT_SEQUENTIAL, 1: ort.ExecutionMode.ORT_PARALLEL}
+    switches = {0: False, 1: True}
+    chosen.execution_mode = _one_of("execution_mode", _integer(parameters, "execution_mode", 0), modes)
+    chosen.intra_op_num_threads = _integer(parameters, "intra_op_thread_count", 0) or threads
+    chosen.inter_op_num_threads = _integer(parameters, "inter_op_thread_count", 0)
+    for key, name in (("enable_mem_arena", "enable_cpu_mem_arena"), ("enable_mem_pattern", "enable_mem_pattern")):
+        setattr(chosen, name, _one_of(key, _integer(parameters, key, 1), switches))
+    return chosen
+
+
+def providers(kind: str, device: int) -> list[Any]:
+    """Execution providers of an instance of ``kind`` (CPU or GPU) on GPU number ``device``, best first."""
+    cpu = "CPUExecutionProvider"
+    if kind == "GPU" and "CUDAExecutionProvider" in ort.get_available_providers():
+        return [("CUDAExecutionProvider", {"device_id": device}), cpu]
+    return [cpu]
+
+
+def _integer(parameters: Mapping[str, Any], key: str, default: int) -> int:
+    text = parameters.get(key, {}).get("string_value", str(default))
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(f"parameter {key} must be an integer, not {text!r}") from None
+
+
+def _one_of(key: str, value: int, allowed: Mapping[int, Any]) -> Any:
+    if value not in allowed:
+        raise ValueError(f"{key} must be one of {', '.join(map(str, allowed))}, not {value}")
+    return allowed[value]

@@ -1,0 +1,74 @@
+"""What a server is started with, validated where it is made."""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from dressform_server.errors import SettingsError
+
+_CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Options of one embedded server.
+
+    ``repository`` is an exported model repository. Ports are 1 to 65535, or 0 for a free one. ``host`` is the
+    address that all three ports bind to. ``log`` is a file that gets every line of Triton's log (appended).
+    ``model_config_name`` chooses ``<model>/configs/<name>.pbtxt`` where there is one. ``exit_timeout`` is how many
+    seconds requests in flight get to finish at a stop. ``onnx_threads`` is the number of threads of one ONNX
+    Runtime call; None is every usable core. ``triton_options`` go to Triton's command line as they are.
+    """
+
+    repository: Path
+    http_port: int = 8000
+    grpc_port: int = 8001
+    metrics_port: int = 8002
+    host: str = "127.0.0.1"
+    log: Path | None = None
+    model_config_name: str | None = None
+    exit_timeout: int = 30
+    onnx_threads: int | None = None
+    triton_options: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse what is out of range."""
+        for name, port in self.ports.items():
+            if not 0 <= port <= 65535:
+                raise SettingsError(f"{name} port must be from 0 (a free one) to 65535, not {port}")
+        chosen = [port for port in self.ports.values() if port]
+        if len(set(chosen)) < len(chosen):
+            raise SettingsError(f"the three ports must differ, not be {', '.join(map(str, self.ports.values()))}")
+        if self.exit_timeout < 0:
+            raise SettingsError(f"exit timeout must be at least 0 seconds, not {self.exit_timeout}")
+        if self.onnx_threads is not None and self.onnx_threads < 1:
+            raise SettingsError(f"ONNX threads must be at least 1, not {self.onnx_threads}")
+
+    @property
+    def ports(self) -> dict[str, int]:
+        """The port of each protocol: http, grpc, metrics."""
+        return {"http": self.http_port, "grpc": self.grpc_port, "metrics": self.metrics_port}
+
+    @property
+    def exposed(self) -> bool:
+        """Whether the server can be reached from other machines."""
+        if self.host == "localhost":
+            return False
+        try:
+            return not ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return True
+
+
+def usable_cores() -> int:
+    """Cores that this process may use: its affinity, and the container's CPU quota (cgroup v2 ``cpu.max``)."""
+    cores = len(os.sched_getaffinity(0))
+    try:
+        quota, period = _CPU_QUOTA.read_text().split()
+        return max(1, min(cores, math.ceil(int(quota) / int(period))))
+    except (OSError, ValueError):  # no cgroup v2, or "max": no quota
+        return cores

@@ -1,0 +1,46 @@
+"""Session fixtures: random pipelines of the tiny size, and their exports. Made anew in each session."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+# torch runs the tiny pipelines here; on few, shared cores its threads would only wait for one another.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="session")
+def tiny_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny inpainting pipeline (``tryon: none``) in ``save_pretrained`` layout."""
+    from dressform_export import build_random_pipeline
+
+    return build_random_pipeline("tiny", tmp_path_factory.mktemp("source") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def tiny_tryon_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny pipeline whose garment enters by concatenation."""
+    from dressform_export import build_random_pipeline
+
+    return build_random_pipeline("tiny", tmp_path_factory.mktemp("source") / "tiny-tryon", tryon="concat")
+
+
+@pytest.fixture(scope="session")
+def tiny_repository(tiny_source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``tiny_source``, exported."""
+    return _exported(tiny_source, tmp_path_factory.mktemp("repository") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def tiny_tryon_repository(tiny_tryon_source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``tiny_tryon_source``, exported."""
+    return _exported(tiny_tryon_source, tmp_path_factory.mktemp("repository") / "tiny-tryon")
+
+
+def _exported(source: Path, out: Path) -> Path:
+    from dressform_export import export_pipeline
+
+    export_pipeline(source, out)
+    return out
