@@ -228,3 +228,22 @@ class Fault:
             return None
         fields = tuple((k, v) for k, _, v in (item.partition("=") for item in match["fields"].split()))
         return cls(match["code"], match["sentence"].strip(), fields)
+
+
+def parameters_table() -> str:
+    """The parameters as a Markdown table; the README's is made of it (``python -m dressform_contract``)."""
+    rows = ["| parameter | default | allowed | meaning |", "| --- | --- | --- | --- |"]
+    for p in PARAMETERS.values():
+        default = "–" if p.default is None else _plain(p.default)
+        if p.tryon_default is not None:
+            default += f", tryon {_plain(p.tryon_default)}"
+        rows.append(f"| `{p.name}` | {default} | {p.allowed} | {p.doc} |")
+    return "\n".join(rows)
+
+
+def _plain(value: Value) -> str:
+    return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+if __name__ == "__main__":
+    print(parameters_table())

@@ -7,13 +7,15 @@ import json
 import shutil
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from transformers import CLIPTokenizerFast
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from dressform_export.errors import ExportError
 from dressform_export.triton_config import complete_config, parse_config
+
+if TYPE_CHECKING:
+    from transformers import CLIPTokenizerFast
 
 CONFIG = "config.pbtxt"
 VERSION = "1"

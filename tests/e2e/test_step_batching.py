@@ -51,7 +51,7 @@ def test_a_late_short_request_overtakes_a_long_one(grpc_client: Client, photo: I
 
     with ThreadPoolExecutor(2) as pool:
         long = pool.submit(run, "long", 150)
-        time.sleep(0.5)
+        time.sleep(0.3)
         short = pool.submit(run, "short", 4)
         assert ends == {}, "the long request ended before the short one was sent"
         joined = short.result()

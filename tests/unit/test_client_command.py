@@ -128,7 +128,8 @@ def test_a_wrong_command_line_exits_with_2(run, fake, capsys, words):
 
 
 def test_serve_without_its_packages_says_what_to_install(monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "dressform_server", None)
+    for name in ("dressform_server", "dressform_server.launcher"):
+        monkeypatch.setitem(sys.modules, name, None)
     assert main(["serve", "repository"]) == 1
     assert "pip install 'dressform[serve]'" in capsys.readouterr().err
 

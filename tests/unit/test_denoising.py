@@ -77,7 +77,7 @@ def options(**changes: Any) -> JobOptions:
 def admitted(pipeline: Any, picture: np.ndarray, mask: np.ndarray, **changes: Any) -> Job:
     """A job as the encoders' graphs would feed it."""
     with torch.no_grad():
-        pixels = torch.from_numpy(picture).permute(2, 0, 1)[None] / 255 * 2 - 1
+        pixels = torch.from_numpy(picture.copy()).permute(2, 0, 1)[None] / 255 * 2 - 1
         keep = torch.from_numpy((mask < 128).astype(np.float32))[None, None]
         canvases = {"masked": pixels * keep, "image": pixels}
         if pipeline.unet.config.in_channels == 4:

@@ -13,16 +13,15 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-
-from PIL import Image
 
 import dressform_contract
 import dressform_export
 from dressform import Client, DressformError
 from dressform.options import Options
 from dressform_export import ExportError, build_random_pipeline, export_pipeline
-from dressform_export.demo.pictures import astronaut, striped_shirt, suit_mask
+from dressform_export.demo.pictures import astronaut, sheet, striped_shirt, suit_mask
 from dressform_export.progress import Progress
 from dressform_export.repository import template_folder
 from dressform_server import Server, ServerError
@@ -70,29 +69,31 @@ def made_of() -> str:
 
 
 def pictures(repository: Path, folder: Path) -> Iterator[Path]:
-    """Serve ``repository`` and yield the path of each picture as it is written."""
+    """Serve ``repository`` and yield the path of each picture as it is written, a sheet of all last."""
+    shown = {"person": astronaut(), "mask": suit_mask(), "garment": striped_shirt()}
+    common: Options = {"num_inference_steps": 12, "height": 256, "width": 256, "seed": 7}
     log = folder / "triton.log"
     with Server(repository, http_port=0, grpc_port=0, metrics_port=0, log=log) as server:
         server.wait_ready(120)
         with Client(server.grpc_url, timeout=300) as client:
-            person, mask, garment = astronaut(), suit_mask(), striped_shirt()
-            for name, image in (("person", person), ("mask", mask), ("garment", garment)):
-                yield saved(image, folder / f"{name}.png")
-            common: Options = {"num_inference_steps": 12, "height": 256, "width": 256, "seed": 7}
-            started = time.monotonic()
-            result = client.inpaint(person, mask, "a red and white striped t-shirt", **common)
-            print(f"inpaint: {time.monotonic() - started:.1f} s")
-            yield saved(result.image, folder / "inpaint.png")
-            started = time.monotonic()
-            result = client.tryon(person, garment, mask=mask, **common)
-            print(f"tryon: {time.monotonic() - started:.1f} s")
-            yield saved(result.image, folder / "tryon.png")
+            person, mask, garment = shown.values()
+            with timed("inpaint"):
+                shown["inpaint"] = client.inpaint(person, mask, "a red and white striped t-shirt", **common).image
+            with timed("tryon"):
+                shown["tryon"] = client.tryon(person, garment, mask=mask, **common).image
+    shown["sheet"] = sheet(list(shown.values()))
+    for name, image in shown.items():
+        path = folder / f"{name}.png"
+        image.save(path)
+        yield path
 
 
-def saved(image: Image.Image, path: Path) -> Path:
-    """Write ``image`` and return its path."""
-    image.save(path)
-    return path
+@contextmanager
+def timed(name: str) -> Iterator[None]:
+    """Print how long the block took."""
+    started = time.monotonic()
+    yield
+    print(f"{name}: {time.monotonic() - started:.1f} s")
 
 
 if __name__ == "__main__":

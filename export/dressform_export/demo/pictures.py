@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageDraw, ImageFilter, ImageOps
 from skimage import data
 
 Polygon = list[tuple[int, int]]
@@ -38,3 +38,12 @@ def striped_shirt(size: int = 384) -> Image.Image:
     shirt = Image.new("RGB", (big, big), "white")
     shirt.paste(cloth, mask=shape)
     return shirt.filter(ImageFilter.GaussianBlur(1)).resize((size, size), Image.Resampling.LANCZOS)
+
+
+def sheet(images: list[Image.Image], side: int = 320) -> Image.Image:
+    """The pictures side by side, each fitted into a square of ``side`` pixels, on white."""
+    joined = Image.new("RGB", (side * len(images), side), "white")
+    for i, image in enumerate(images):
+        fitted = ImageOps.contain(image.convert("RGB"), (side, side))
+        joined.paste(fitted, (side * i + (side - fitted.width) // 2, (side - fitted.height) // 2))
+    return joined

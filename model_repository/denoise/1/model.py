@@ -22,6 +22,9 @@ from denoise.choice import Choice
 from denoise.job import Job, JobOptions
 from denoise.schedule import SchedulerConfig
 
+MAX_GATHERS = 3
+"""How often in a row jobs are sent round again without a step, to wait for the others."""
+
 
 class TritonPythonModel:
     """See the module. The jobs in flight, by correlation id, are the only state of requests."""
@@ -42,6 +45,7 @@ class TritonPythonModel:
         )
         self.jobs_gauge = self.jobs_family.Metric(labels={"model": args["model_name"]})
         self.batch: Batch | None = None
+        self.gathered = 0
 
     def execute(self, requests):
         """Admit → choose → step → reply."""
@@ -57,7 +61,7 @@ class TritonPythonModel:
             except Exception as error:
                 faults[key] = wire.Fault("INTERNAL", f"{type(error).__name__}: {error}")
         ready = [job for key, job in arrived.items() if key not in faults]
-        if ready:
+        if ready and not self.gathering(arrived):
             faults |= self.stepped(self.choice.next(ready), arrived)
         return [self.reply(request, faults.get(request.correlation_id())) for request in requests]
 
@@ -70,6 +74,16 @@ class TritonPythonModel:
         self.jobs[key] = job
         self.jobs_gauge.set(len(self.jobs))
         return job
+
+    def gathering(self, arrived) -> bool:
+        """Whether to wait for jobs that this execute did not bring.
+
+        Triton hands over whatever is queued at the moment; jobs once out of phase would stay so, each
+        alone in its call. Rescheduling the early ones without a step brings the rest in a fraction of a millisecond.
+        """
+        complete = all(key in arrived for key in self.jobs)
+        self.gathered = 0 if complete else (self.gathered + 1) % (MAX_GATHERS + 1)
+        return self.gathered > 0
 
     def stepped(self, chosen, arrived) -> dict:
         """One UNet call for the chosen jobs; faults by correlation id if it failed."""

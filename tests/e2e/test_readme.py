@@ -1,0 +1,73 @@
+"""The README's commands and examples run as they stand, and its contract table is the contract's."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import dressform_contract
+from dressform_server import Server
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
+
+
+def block(language: str, containing: str) -> str:
+    """The one fenced code block of ``language`` that has ``containing`` in it."""
+    (found,) = [code for code in re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL) if containing in code]
+    return found
+
+
+@pytest.fixture
+def folder(tmp_path: Path, photo: Image.Image, mask: Image.Image, garment: Image.Image) -> Path:
+    photo.save(tmp_path / "photo.png")
+    mask.save(tmp_path / "mask.png")
+    photo.save(tmp_path / "person.jpg")
+    garment.save(tmp_path / "shirt.jpg")
+    return tmp_path
+
+
+def run(command: list[str], folder: Path) -> str:
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def here(code: str, server: Server) -> str:
+    """``code`` with this session's ports."""
+    return code.replace("http://127.0.0.1:8000", server.http_url).replace("grpc://127.0.0.1:8001", server.grpc_url)
+
+
+def test_the_contract_table_is_the_contracts() -> None:
+    assert dressform_contract.parameters_table() in README, (
+        "run `python -m dressform_contract` and put it in the README"
+    )
+
+
+def test_the_curl_lines(server: Server, folder: Path) -> None:
+    assert shutil.which("curl"), "curl is needed"
+    assert run(["bash", "-ec", here(block("sh", "curl"), server)], folder).strip() == "7"
+    assert Image.open(folder / "coat.png").size == Image.open(folder / "photo.png").size
+
+
+def test_the_python_example(server: Server, folder: Path) -> None:
+    out = run([sys.executable, "-c", here(block("python", "client.inpaint"), server)], folder)
+    assert out.startswith("[7] [1, ")
+    assert Image.open(folder / "coat.png").size == Image.open(folder / "photo.png").size
+
+
+def test_the_commands(server: Server, folder: Path) -> None:
+    lines = block("sh", "dressform tryon").splitlines()
+    commands = [line for line in lines if line.startswith(("dressform inpaint", "dressform tryon"))]
+    assert len(commands) == 2
+    script = "\n".join(f"DRESSFORM_URL={server.grpc_url} {command}" for command in commands)
+    printed = run(["bash", "-ec", script], folder)
+    assert "coat.png" in printed
+    assert (folder / "coat.png").is_file()
