@@ -20,7 +20,7 @@ import dressform_contract
 import dressform_export
 from dressform import Client, DressformError
 from dressform.options import Options
-from dressform_export import ExportError, build_random_pipeline, export_pipeline
+from dressform_export import ExportError
 from dressform_export.demo.pictures import astronaut, sheet, striped_shirt, suit_mask
 from dressform_export.progress import Progress
 from dressform_export.repository import template_folder
@@ -49,6 +49,8 @@ def exported(folder: Path) -> Path:
     if key.is_file() and key.read_text() == fingerprint and repository.is_dir():
         print(f"using the export in {repository}")
         return repository
+    from dressform_export import build_random_pipeline, export_pipeline  # torch takes seconds to import
+
     for stale in (source, repository):
         shutil.rmtree(stale, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
