@@ -14,7 +14,7 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 from numpy.typing import NDArray
 
-from dressform_contract import ERRORS, Fault
+from dressform_contract import ERRORS, MIN_WATCHABLE_ID, Fault
 
 ROOT = Path(__file__).parent
 
@@ -59,8 +59,34 @@ def blob(request: Any, name: str) -> bytes | None:
         return None
     values = tensor.as_numpy()
     if values.size != 1:
-        raise Refusal("INVALID_ARGUMENT", f"{name} must hold one value, shape [1, 1], not {list(values.shape)}")
+        raise Refusal("INVALID_ARGUMENT", f"{name} must hold one value, not a tensor of shape {list(values.shape)}")
     return bytes(values.reshape(-1)[0])
+
+
+def word(request: Any, name: str) -> str | None:
+    """The single value of input ``name`` as text, or None where the request does not carry it.
+
+    Raises:
+        Refusal: if there is not exactly one value, or it is not UTF-8.
+    """
+    value = blob(request, name)
+    try:
+        return None if value is None else value.decode()
+    except UnicodeDecodeError as error:
+        raise Refusal("INVALID_ARGUMENT", f"{name} must be UTF-8 text: {error}") from error
+
+
+def watchable_id(request: Any) -> str:
+    """The input ``id``: that of a request which may be watched and cancelled.
+
+    Raises:
+        Refusal: if it is missing or too short.
+    """
+    request_id = word(request, "id")
+    if request_id is None or len(request_id) < MIN_WATCHABLE_ID:
+        came = "none" if request_id is None else f"{len(request_id)} characters"
+        raise Refusal("INVALID_ARGUMENT", f"id must have {MIN_WATCHABLE_ID} characters or more; there came {came}")
+    return request_id
 
 
 def answer(outputs: Mapping[str, NDArray[Any]]) -> Any:
