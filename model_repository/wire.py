@@ -113,15 +113,15 @@ def internal(error: Exception) -> Any:
     return refuse(Fault("INTERNAL", f"{type(error).__name__}: {error}"))
 
 
-def call(model: str, inputs: Mapping[str, NDArray[Any]], output: str) -> NDArray[Any]:
-    """One synchronous BLS call of a leaf model; ``output`` in host memory.
+def call(model: str, inputs: list[Any], output: str) -> NDArray[Any]:
+    """One synchronous BLS call of a leaf model with Triton tensors; ``output`` in host memory.
 
     Raises:
         EngineError: with the model's own reason.
     """
     request = pb_utils.InferenceRequest(
         model_name=model,
-        inputs=[pb_utils.Tensor(name, value) for name, value in inputs.items()],
+        inputs=inputs,
         requested_output_names=[output],
         preferred_memory=pb_utils.PreferredMemory(pb_utils.TRITONSERVER_MEMORY_CPU),
     )

@@ -20,6 +20,7 @@ from pathlib import Path
 from dressform_export import repository
 from dressform_export.errors import ExportError
 from dressform_export.graphs import LEAVES, Leaf
+from dressform_export.latent_colours import latent_to_rgb
 from dressform_export.manifest import (
     FILE as MANIFEST_FILE,
 )
@@ -67,9 +68,11 @@ def export_pipeline(
     with _staging(target) as staging:
         repository.copy_models(repository.template_folder(), staging, [leaf.name for leaf in LEAVES])
         graphs = _export_graphs(pipeline, staging, progress)
+        with progress.stage("fit preview colours"):
+            colours = latent_to_rgb(staging, pipeline.dimensions.vae_factor, pipeline.scaling_factor)
         with progress.stage("write tokenizer, scheduler and manifest"):
             repository.write_tokenizer(staging, pipeline.tokenizer)
-            manifest = _manifest(pipeline, graphs)
+            manifest = _manifest(pipeline, graphs, colours)
             repository.write_scheduler(staging, checked_scheduler(pipeline.scheduler)[0])
             manifest.write(staging)
         _move_into_place(staging, target)
@@ -152,7 +155,7 @@ def _component(leaf: Leaf) -> str:
     return leaf.component
 
 
-def _manifest(pipeline: Source, graphs: dict[str, GraphRecord]) -> Manifest:
+def _manifest(pipeline: Source, graphs: dict[str, GraphRecord], colours: tuple[tuple[float, ...], ...]) -> Manifest:
     scheduler, warnings = checked_scheduler(pipeline.scheduler)
     if pipeline.has_safety_checker:
         warnings += ("the pipeline's safety_checker is not exported: pictures are served unchecked",)
@@ -172,6 +175,7 @@ def _manifest(pipeline: Source, graphs: dict[str, GraphRecord]) -> Manifest:
                 settings.num_inference_steps, settings.solver or solver_of(scheduler), float(settings.tryon_eta)
             ),
             graphs=graphs,
+            latent_to_rgb=colours,
             warnings=warnings,
         )
     except ValueError as error:

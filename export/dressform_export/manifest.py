@@ -149,6 +149,8 @@ class Manifest:
     size: SizeRecord
     defaults: DefaultsRecord
     graphs: Mapping[str, GraphRecord]
+    latent_to_rgb: tuple[tuple[float, ...], ...]
+    """For previews: colours 0 to 255 by scaled latents, [C + 1][3], the last row an offset."""
     warnings: tuple[str, ...] = ()
     engine: str = "onnxruntime"
     precision: str = "fp32"
@@ -166,6 +168,11 @@ class Manifest:
         require(
             self.unet.in_channels in allowed,
             f"unet in_channels must be {allowed[0]} or {allowed[1]}, not {self.unet.in_channels}",
+        )
+        rows, widths = self.vae.latent_channels + 1, {len(row) for row in self.latent_to_rgb}
+        require(
+            len(self.latent_to_rgb) == rows and widths == {3},
+            f"latent_to_rgb must have {rows} rows of 3, not {len(self.latent_to_rgb)} of {sorted(widths)}",
         )
 
     def write(self, repository: Path) -> None:
@@ -193,6 +200,7 @@ def read_manifest(repository: Path) -> Manifest:
             text=TextRecord(**record.pop("text")),
             size=SizeRecord(**record.pop("size")),
             defaults=DefaultsRecord(**record.pop("defaults")),
+            latent_to_rgb=tuple(tuple(row) for row in record.pop("latent_to_rgb")),
             warnings=tuple(record.pop("warnings")),
             graphs=graphs,
             **record,

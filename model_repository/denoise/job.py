@@ -39,7 +39,7 @@ class JobOptions:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> JobOptions:
-        """Read the ``options`` tensor's JSON object."""
+        """Read the options' JSON object."""
         known = {item.name for item in fields(cls)}
         if set(values) != known:
             raise ValueError(f"job options differ: {sorted(set(values) ^ known)}")
@@ -72,10 +72,19 @@ class Known:
     noise: Floats
     mask: Floats
 
+    def restored(self, sample: Floats, signal: float, level: float) -> Floats:
+        """``sample`` with the image, noised to (signal, level), put back outside the mask (RePaint, eq. 8)."""
+        image = np.float32(signal) * self.latents + np.float32(level) * self.noise
+        return np.asarray((1 - self.mask) * image + self.mask * sample)
 
-@dataclass
+
+@dataclass(eq=False)
 class Job:
-    """State of one request: ``sample`` [n, C, h, w], the solver's history, and where it stands in its plan."""
+    """State of one request: ``sample`` [n, C, h, w], the solver's history, and where it stands in its plan.
+
+    ``saved`` and ``outputs`` are current while no `Batch` holds the job; ``rounds_missed`` counts the UNet calls since
+    the job was ready that went without it.
+    """
 
     options: JobOptions
     plan: Plan
@@ -85,10 +94,13 @@ class Job:
     known: Known | None = None
     crop_height: int | None = None
     step: int = 0
+    rounds_missed: int = 0
     saved: Floats = field(init=False)
     outputs: list[Floats] = field(init=False)
     batch_sizes: list[int] = field(default_factory=list)
+    step_ends_ns: list[int] = field(default_factory=list)
     rows_run: int = 0
+    rows_saved: int = 0
     admitted_ns: int = 0
     first_step_ns: int = 0
     finished_ns: int = 0
@@ -108,10 +120,19 @@ class Job:
         return self.step >= len(self.plan)
 
     @property
+    def remaining(self) -> int:
+        """UNet calls still to come."""
+        return len(self.plan) - self.step
+
+    @property
     def guided(self) -> bool:
         """Whether guidance acts at the current step."""
+        return self.guided_at(self.step)
+
+    def guided_at(self, step: int) -> bool:
+        """Whether guidance acts at ``step``."""
         n, o = len(self.plan), self.options
-        return o.guidance_scale > 1 and int(o.guidance_start * n) <= self.step < int(o.guidance_end * n)
+        return o.guidance_scale > 1 and int(o.guidance_start * n) <= step < int(o.guidance_end * n)
 
     @property
     def rows(self) -> int:
@@ -122,50 +143,3 @@ class Job:
     def latents(self) -> Floats:
         """The result [n, C, h, w], without the garment's half where there is one."""
         return self.sample if self.crop_height is None else self.sample[:, :, : self.crop_height]
-
-    def advance(self, output: Floats) -> None:
-        """One step with the UNet's ``output`` [rows, C, h, w]: unconditional rows first where guided."""
-        if self.guided:
-            unconditional, conditional = np.split(output, 2)
-            output = guide(unconditional, conditional, self.options.guidance_scale, self.options.guidance_rescale)
-        plan, i = self.plan, self.step
-        p, q = plan.converts[i]
-        newest = output if (p, q) == (0, 1) else p * self.sample + q * output
-        self.outputs = [newest, *self.outputs[:-1]]
-        history = [self.sample, self.saved, *self.outputs]
-        if plan.draws_noise[i]:
-            history.append(np.concatenate([g.normal((1, *self.shape)) for g in self.generators]))
-        self.sample, self.saved = _weighted(plan.advances[i], history), _weighted(plan.saves[i], history)
-        self.step += 1
-        if self.known is not None:
-            self._restore_known(self.known)
-
-    def _restore_known(self, known: Known) -> None:
-        """Outside the mask, put back the image re-noised to the level of the next step (Lugmayr et al. 2022, eq. 8)."""
-        signal, noise = (1.0, 0.0) if self.done else self.plan.levels[self.step]
-        restored = np.float32(signal) * known.latents + np.float32(noise) * known.noise
-        self.sample = (1 - known.mask) * restored + known.mask * self.sample
-
-
-def guide(unconditional: Floats, conditional: Floats, scale: float, rescale: float) -> Floats:
-    """Classifier-free guidance (Ho & Salimans 2022), rescaled as Lin et al. 2023, eq. 15 and 16.
-
-    Both outputs and the result are [n, C, h, w].
-    """
-    guided = unconditional + np.float32(scale) * (conditional - unconditional)
-    if rescale > 0:
-        axes = tuple(range(1, guided.ndim))
-        std = [np.std(x, axis=axes, keepdims=True, ddof=1) for x in (conditional, guided)]
-        guided = np.float32(rescale) * guided * (std[0] / std[1]) + np.float32(1 - rescale) * guided
-    return guided
-
-
-def _weighted(weights: Floats, history: list[Floats]) -> Floats:
-    """The weighted sum of the history, [n, C, h, w]; a quantity that is merely kept is not copied."""
-    used = np.flatnonzero(weights[: len(history)])
-    if len(used) == 1 and weights[used[0]] == 1:
-        return history[used[0]]
-    total = weights[used[0]] * history[used[0]]
-    for k in used[1:]:
-        total += weights[k] * history[k]
-    return np.asarray(total)

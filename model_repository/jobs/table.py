@@ -213,7 +213,13 @@ class JobTable:
         return sorted((e for e in entries if not e.progress.ended), key=lambda entry: entry.claimed_ns)
 
     def beat(self, work_ms: float, step_ms: float, jobs: int) -> int:
-        """Say that ``denoise`` lives, and what it has before it; returns the lease that fits, in ms."""
+        """Say that ``denoise`` lives, and what it has before it; returns the lease that fits, in ms.
+
+        ``step_ms`` 0 means that there is no new measurement: the last one stays.
+        """
+        last = self.health()
+        if step_ms <= 0 and last is not None:
+            step_ms = last.step_ms
         self._health.write(_HEALTH_AT, 0, self._clock(), int(work_ms), float(step_ms), jobs)
         return lease_ms(step_ms)
 

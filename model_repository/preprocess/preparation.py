@@ -100,8 +100,8 @@ class Prepared:
     frame: dict[str, Any]
 
 
-def prepare(raw: RawRequest, export: Export, tokenizer: PromptTokenizer) -> Prepared:
-    """Validate, decode, place and tokenise one request.
+def checked(raw: RawRequest, export: Export) -> dict[str, Any]:
+    """What is quickly known of a request: its resolved options.
 
     Raises:
         RequestError: the request breaks the contract.
@@ -109,6 +109,15 @@ def prepare(raw: RawRequest, export: Export, tokenizer: PromptTokenizer) -> Prep
     """
     options = resolved(raw.parameters, raw.task, export)
     _check_task(raw, export)
+    return options
+
+
+def prepare(raw: RawRequest, options: Mapping[str, Any], export: Export, tokenizer: PromptTokenizer) -> Prepared:
+    """Decode, place and tokenise one request with the options that `checked` gave.
+
+    Raises:
+        RequestError: the request breaks the contract.
+    """
     person = "image" if raw.task == "inpaint" else "person"
     picture = _decoded(person, raw.image, decode)
     mask = _mask(raw, picture, person, options)
@@ -171,21 +180,27 @@ def resolved(parameters: Mapping[str, object], task: Task, export: Export) -> di
             raise RequestError(f"{side} must be {allowed}, not {value}")
     if options["seed"] + options["num_images"] - 1 > MAX_SEED:
         raise RequestError(f"seed + num_images - 1 must be at most {MAX_SEED}")
-    plan = (options["solver"], options["num_inference_steps"], options["strength"], options["eta"])
-    fault = _plan_fault(export.schedule, *plan)
-    if fault is not None:
-        raise RequestError(fault)
+    try:
+        unet_calls(options, export)
+    except ScheduleError as error:  # the denoiser could not plan it: known before any graph has run
+        raise RequestError(str(error)) from error
     return options
 
 
+def unet_calls(options: Mapping[str, Any], export: Export) -> int:
+    """Steps that the denoiser will run: each is one UNet call."""
+    plan = (options["solver"], options["num_inference_steps"], options["strength"], options["eta"])
+    return _plan_length(export.schedule, *plan)
+
+
+def unet_rows(options: Mapping[str, Any]) -> int:
+    """Rows of this job in a UNet call: pictures, twice with guidance."""
+    return int(options["num_images"]) * (2 if options["guidance_scale"] > 1 else 1)
+
+
 @lru_cache(maxsize=1024)
-def _plan_fault(schedule: SchedulerConfig, solver: str, steps: int, strength: float, eta: float) -> str | None:
-    """Why the denoiser could not plan this job, or None; known before any graph has run."""
-    try:
-        make_plan(schedule, solver, steps, strength, eta)
-    except ScheduleError as error:
-        return str(error)
-    return None
+def _plan_length(schedule: SchedulerConfig, solver: str, steps: int, strength: float, eta: float) -> int:
+    return len(make_plan(schedule, solver, steps, strength, eta))
 
 
 def _check_task(raw: RawRequest, export: Export) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Protocol
 
@@ -98,7 +99,9 @@ class Audience:
     def _stays(self, watcher: Watcher) -> bool:
         try:
             return self._told(watcher)
-        except Exception:  # its stream is broken: nobody else's affair
+        except Exception as error:  # its stream is broken: nobody else's affair
+            with suppress(Exception):
+                watcher.viewer.end(Fault("INTERNAL", f"{type(error).__name__}: {error}"))
             return False
 
     def _told(self, watcher: Watcher) -> bool:

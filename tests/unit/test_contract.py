@@ -98,3 +98,33 @@ def test_ensembles_wire_their_stages(task: str) -> None:
         required = {name for name, item in inputs.items() if not item.optional}
         assert required <= set(step.input_map)
     assert set(contract.OUTPUTS) <= set(known)
+
+
+def test_what_preprocess_admits_denoise_can_hold() -> None:
+    """Jobs that wait in Triton's own queue are seen by no stage, so that nobody would renew their leases."""
+    allowed = int(config("preprocess").parameters["max_jobs"].string_value)
+    held = config("denoise")
+    assert 0 < allowed <= held.sequence_batching.oldest.max_candidate_sequences <= held.max_batch_size
+
+
+def test_the_window_is_open_to_any_client() -> None:
+    """`jobs` answers once, `watch` as often as there is news; both take flat JSON, so no batch axis."""
+    jobs, watch = config("jobs"), config("watch")
+    assert not jobs.model_transaction_policy.decoupled
+    assert watch.model_transaction_policy.decoupled
+    assert jobs.max_batch_size == watch.max_batch_size == 0
+    tensors = {(model.name, item.name): list(item.dims) for model in (jobs, watch) for item in model.input}
+    assert tensors == {("jobs", "action"): [1], ("jobs", "id"): [1], ("watch", "id"): [1]}
+    assert [item.name for item in jobs.input if item.optional] == ["id"]
+    assert [item.name for item in (*jobs.output, *watch.output)] == ["jobs", "event"]
+
+
+@pytest.mark.parametrize("task", contract.TASK_INPUTS)
+def test_the_slot_reaches_every_stage_that_reports(task: str) -> None:
+    """A stage that takes a slot gets the request's own; `denoise` may get it by way of `handover`."""
+    steps = {step.model_name: step for step in config(task).ensemble_scheduling.step}
+    assert steps["preprocess"].output_map["slot"] == "slot"
+    takers = {name: step.input_map["slot"] for name, step in steps.items() if "slot" in step.input_map}
+    assert "postprocess" in takers
+    assert takers.keys() & {"denoise", "handover"}
+    assert set(takers.values()) == {"slot"}

@@ -14,9 +14,8 @@ import torch
 from PIL import Image
 
 from denoise.admission import admit
-from denoise.batch import Batch
-from denoise.choice import Choice
-from denoise.job import Job, JobOptions, guide
+from denoise.batch import Batch, guide
+from denoise.job import Job, JobOptions
 from denoise.schedule import SchedulerConfig
 from dressform_export import build_random_pipeline
 from preprocess import masks
@@ -108,9 +107,14 @@ def torch_unet(pipeline: Any) -> Any:
 
 
 def steps(jobs: list[Job], unet: Any) -> Iterator[None]:
-    while not all(job.done for job in jobs):
-        Batch.of([job for job in jobs if not job.done]).step(unet)
+    batch = Batch(jobs)
+    while live := [job for job in jobs if not job.done]:
+        if not batch.fits(live):
+            batch.release()
+            batch = Batch(live)
+        batch.step(unet)
         yield
+    batch.release()
 
 
 CASES = [
@@ -176,8 +180,10 @@ def test_batch_mates_do_not_matter(pipeline: Any, picture: np.ndarray, mask: np.
     for _ in steps([crowded, *(job(seed) for seed in range(8))], unet):
         pass
     crowd = [job(seed) for seed in range(3)]
-    for _ in zip(range(2), steps(crowd, unet)):
-        pass
+    first = Batch(crowd)
+    for _ in range(2):
+        first.step(unet)
+    first.release()
     for _ in steps([*crowd, late], unet):
         pass
     for other in (crowded, late):
@@ -199,19 +205,7 @@ def test_guidance_rescale_equals_diffusers() -> None:
     unconditional, conditional = np.random.default_rng(0).normal(size=(2, 3, 4, 5, 6)).astype(np.float32)
     plain = unconditional + 6 * (conditional - unconditional)
     expected = rescale_noise_cfg(torch.from_numpy(plain), torch.from_numpy(conditional), 0.7).numpy()
-    assert np.abs(guide(unconditional, conditional, 6, 0.7) - expected).max() <= 1e-5
-    assert np.array_equal(guide(unconditional, conditional, 6, 0.0), plain.astype(np.float32))
-
-
-def test_choice_serves_every_shape_and_every_job(pipeline: Any, picture: np.ndarray, mask: np.ndarray) -> None:
-    jobs = [admitted(pipeline, picture, mask, seed=i) for i in range(5)]
-    half = [admitted(pipeline, picture[:, :64], mask[:, :64], seed=i) for i in range(2)]
-    choice, served = Choice(max_rows=4), {id(job): 0 for job in jobs + half}
-    for _ in range(12):
-        chosen = choice.next(jobs + half)
-        assert len({job.shape for job in chosen}) == 1
-        assert sum(job.rows for job in chosen) <= 4
-        for job in chosen:
-            served[id(job)] += 1
-    assert min(served.values()) >= 2, "a job starved"
-    assert len(Choice(max_rows=1).next(jobs)) == 1, "a job of more rows than the cap must go alone"
+    scale, rescale = np.full((3, 1, 1, 1), 6, np.float32), np.array([0.7, 0.7, 0], np.float32).reshape(3, 1, 1, 1)
+    actual = guide(unconditional, conditional, scale, rescale)
+    assert np.abs(actual[:2] - expected[:2]).max() <= 1e-5
+    assert np.abs(actual[2] - plain[2]).max() <= 1e-5

@@ -141,6 +141,7 @@ def test_manifest(tiny_repository: Path, tiny_tryon_repository: Path, tiny_sourc
         ({"size": {"height": 100, "width": 64, "minimum": 64, "maximum": 1024}}, "multiple of the VAE factor"),
         ({"size": {"height": 32, "width": 64, "minimum": 64, "maximum": 1024}}, "height must be from 64 to 1024"),
         ({"defaults": {"num_inference_steps": 0, "solver": "ddim", "tryon_eta": 0.0}}, "num_inference_steps"),
+        ({"latent_to_rgb": [[1.0, 2.0, 3.0]] * 4}, "latent_to_rgb must have 5 rows of 3, not 4"),
         ({"unet": {"in_channels": 5, "out_channels": 4, "prediction_type": "epsilon"}}, "in_channels must be 9 or 4"),
     ],
 )

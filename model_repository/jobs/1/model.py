@@ -1,7 +1,7 @@
 """Triton stage ``jobs``: cancels a request by its id, lists what is in flight, and tells the server's health.
 
-``cancel`` answers ``{"cancelled": true}``; ``list`` a list of jobs, oldest first, none with its whole id; ``health`` how
-long ago ``denoise`` was last heard of, and what it has before it.
+``cancel`` answers ``{"cancelled": true}``; ``list`` a list of jobs, oldest first, none with its whole id; ``health``
+how long ago ``denoise`` was last heard of, and what it has before it.
 """
 
 import sys

@@ -1,4 +1,7 @@
-"""Triton stage ``postprocess``: decoded canvases in; composited, encoded pictures and the request's story out."""
+"""Triton stage ``postprocess``: decoded canvases in; composited, encoded pictures and the request's story out.
+
+Here a request leaves the server's job table.
+"""
 
 import sys
 import time
@@ -12,6 +15,8 @@ import json
 import numpy as np
 
 import wire
+from jobs.entry import Slot
+from jobs.table import JobTable
 from postprocess.compositing import composite, opacity
 from postprocess.encoding import encoded, encoded_mask
 from preprocess.placement import Placement
@@ -20,27 +25,48 @@ from preprocess.placement import Placement
 class TritonPythonModel:
     """See the module."""
 
+    def initialize(self, args):
+        """Open the job table."""
+        self.table = JobTable.open()
+
     def execute(self, requests):
         """Each request on its own."""
-        return [self.finished(request) for request in requests]
+        return [self.answered(request) for request in requests]
 
-    def finished(self, request):
-        """The outputs that were asked for."""
-        started = time.monotonic_ns()
+    def answered(self, request):
+        """The outputs that were asked for, or the coded error; the request's slot is free afterwards."""
+        slot = Slot.of(wire.array(request, "slot"))
+        if self.table.cancelled(slot):
+            self.table.free(slot, "cancelled")
+            return wire.refuse(wire.Fault("CANCELLED", "the request was cancelled after its last step"))
+        self.table.renew(slot, self.table.lease())
         try:
-            frame = json.loads(wire.array(request, "frame")[0])
-            job = json.loads(wire.array(request, "job")[0])
-            wanted = set(request.requested_output_names())
-            outputs = {"seeds": np.array(job["seeds"], np.int64)}
-            if "images" in wanted:
-                outputs["images"] = np.array(pictures(request, frame), np.object_)
-            if "mask_used" in wanted:
-                mask = encoded_mask(wire.array(request, "mask_used"), frame["output_format"])
-                outputs["mask_used"] = np.array([mask], np.object_)
-            outputs["info"] = wire.text(info(frame, job, started))
-            return wire.answer({name: value for name, value in outputs.items() if name in wanted})
+            response = wire.answer(outputs(request))
         except Exception as error:
+            self.table.free(slot, "failed")
             return wire.internal(error)
+        self.table.free(slot, "done")
+        return response
+
+    def finalize(self):
+        """Leave the job table."""
+        self.table.close()
+
+
+def outputs(request) -> dict:
+    """The outputs that were asked for."""
+    started = time.monotonic_ns()
+    frame = json.loads(wire.array(request, "frame")[0])
+    job = json.loads(wire.array(request, "job")[0])
+    wanted = set(request.requested_output_names())
+    made = {"seeds": np.array(job["seeds"], np.int64)}
+    if "images" in wanted:
+        made["images"] = np.array(pictures(request, frame), np.object_)
+    if "mask_used" in wanted:
+        mask = encoded_mask(wire.array(request, "mask_used"), frame["output_format"])
+        made["mask_used"] = np.array([mask], np.object_)
+    made["info"] = wire.text(info(frame, job, started))
+    return {name: value for name, value in made.items() if name in wanted}
 
 
 def pictures(request, frame) -> list[bytes]:
@@ -74,6 +100,8 @@ def info(frame, job, started) -> dict:
         "num_inference_steps": job["num_inference_steps"],
         "steps": job["steps"],
         "batch_sizes": job["batch_sizes"],
+        "arrived_ns": frame["started_ns"],
+        "step_ends_ms": [round((end - frame["started_ns"]) / 1e6, 3) for end in job["step_ends_ns"]],
         "unet_rows": job["unet_rows"],
         "milliseconds": {stage: round((end - begin) / 1e6, 3) for stage, (begin, end) in marks.items()},
         "warnings": frame["warnings"],

@@ -1,4 +1,7 @@
-"""Triton stage ``preprocess``: encoded pictures, prompts and parameters in; tensors for the graphs out."""
+"""Triton stage ``preprocess``: encoded pictures, prompts and parameters in; tensors for the graphs out.
+
+Each request gets a slot of the server's job table here, before the costly part; a full server refuses it.
+"""
 
 import sys
 import time
@@ -11,7 +14,20 @@ import json
 import numpy as np
 
 import wire
-from preprocess.preparation import Export, Prepared, RawRequest, RequestError, UnsupportedError, prepare, timed
+from jobs.entry import IdInUse, TableFull, lease_ms
+from jobs.table import JobTable
+from preprocess.preparation import (
+    Export,
+    Prepared,
+    RawRequest,
+    RequestError,
+    UnsupportedError,
+    checked,
+    prepare,
+    timed,
+    unet_calls,
+    unet_rows,
+)
 from preprocess.prompts import PromptTokenizer
 
 
@@ -19,13 +35,17 @@ class TritonPythonModel:
     """See the module."""
 
     def initialize(self, args):
-        """Read the manifest, the scheduler configuration and the tokenizer."""
+        """Read the manifest, the scheduler configuration and the tokenizer; open the job table."""
         manifest = wire.manifest()
         scheduler = json.loads((wire.ROOT / "denoise" / "scheduler_config.json").read_text())
         self.export = Export.from_manifest(manifest, scheduler)
         text = manifest["text"]
         tokenizer_file = wire.ROOT / "preprocess" / "tokenizer.json"
         self.tokenizer = PromptTokenizer(tokenizer_file, text["max_length"], text["pad_token_id"])
+        limits = json.loads(args["model_config"])["parameters"]
+        self.max_jobs = int(limits["max_jobs"]["string_value"])
+        self.max_work_ms = 1000 * int(limits["max_work_seconds"]["string_value"])
+        self.table = JobTable.open()
 
     def execute(self, requests):
         """Each request on its own: a bad one leaves its neighbours alone."""
@@ -34,18 +54,53 @@ class TritonPythonModel:
     def prepared(self, request):
         """The stage's outputs for one request, or its coded error."""
         started = time.monotonic_ns()
+        slot = None
         try:
             raw = read(request)
-            prepared = prepare(raw, self.export, self.tokenizer)
-        except wire.Refusal as refusal:
-            return wire.refuse(refusal.fault)
-        except RequestError as error:
-            return wire.refuse(wire.Fault("INVALID_ARGUMENT", str(error)))
-        except UnsupportedError as error:
-            return wire.refuse(wire.Fault("UNSUPPORTED", str(error)))
+            options = checked(raw, self.export)
+            slot = self.claimed(request.request_id(), raw.task, options)
+            prepared = prepare(raw, options, self.export, self.tokenizer)
+            if self.table.cancelled(slot):
+                raise wire.Refusal("CANCELLED", "the request was cancelled before its first step")
         except Exception as error:
-            return wire.internal(error)
-        return wire.answer(tensors(timed(prepared, started, time.monotonic_ns())))
+            if slot is not None:
+                self.table.free(slot, "cancelled" if self.table.cancelled(slot) else "failed")
+            return refused(error)
+        outputs = tensors(timed(prepared, started, time.monotonic_ns()))
+        return wire.answer(outputs | {"slot": np.array([slot.number, slot.generation], np.int64)})
+
+    def claimed(self, request_id, task, options):
+        """A slot of the job table, unless the server is full."""
+        health = self.table.health()
+        lease = lease_ms(health.step_ms if health else 0)
+        alive = health is not None and time.monotonic_ns() - health.beat_ns < lease * 1_000_000
+        if alive and health.work_ms > self.max_work_ms:
+            work = f"{health.work_ms / 1000:.0f} s of work are waiting, and {self.max_work_ms / 1000:.0f} are allowed"
+            raise wire.Refusal("OVERLOADED", work, retry_after_ms=health.work_ms - self.max_work_ms)
+        rows, calls = unet_rows(options), unet_calls(options, self.export)
+        try:
+            return self.table.claim(request_id, lease, task=task, rows=rows, total=calls, limit=self.max_jobs)
+        except IdInUse as error:
+            raise wire.Refusal("ID_IN_USE", "a request with this id is in flight; a retry needs a new id") from error
+        except TableFull as error:
+            wait = health.work_ms // max(health.jobs, 1) if alive else 0  # until one of them is done, about
+            full = f"{self.max_jobs} requests are in flight, as many as are allowed"
+            raise wire.Refusal("OVERLOADED", full, retry_after_ms=max(wait, 100)) from error
+
+    def finalize(self):
+        """Leave the job table."""
+        self.table.close()
+
+
+def refused(error: Exception):
+    """The coded error that ``error`` stands for."""
+    if isinstance(error, wire.Refusal):
+        return wire.refuse(error.fault)
+    if isinstance(error, RequestError):
+        return wire.refuse(wire.Fault("INVALID_ARGUMENT", str(error)))
+    if isinstance(error, UnsupportedError):
+        return wire.refuse(wire.Fault("UNSUPPORTED", str(error)))
+    return wire.internal(error)
 
 
 def read(request) -> RawRequest:

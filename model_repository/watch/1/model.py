@@ -42,7 +42,7 @@ class TritonPythonModel:
             except wire.Refusal as refusal:
                 stream.end(refusal.fault)
             except AudienceFull as error:
-                stream.end(wire.Fault("OVERLOADED", str(error), (("retry_after_ms", str(RETRY_MS)),)))
+                stream.end(wire.Refusal("OVERLOADED", str(error), retry_after_ms=RETRY_MS).fault)
             except Exception as error:
                 stream.end(wire.Fault("INTERNAL", f"{type(error).__name__}: {error}"))
         self.arrived.set()

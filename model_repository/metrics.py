@@ -1,0 +1,101 @@
+"""Dressform's own metrics on Triton's /metrics endpoint.
+
+Triton counts a step of an iterative sequence as a request, so service levels are told by these. A call into Triton
+costs tens of microseconds; it is made by a thread of its own, and the stage only queues what it counts.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import triton_python_backend_utils as pb_utils
+
+Kind = Literal["counter", "gauge", "histogram"]
+
+SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640)
+STEP_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20)
+ROWS = (1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64)
+
+
+@dataclass(frozen=True)
+class Family:
+    """A metric's kind, help text, labels and, for a histogram, upper bounds of its buckets."""
+
+    kind: Kind
+    text: str
+    labels: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = ()
+
+
+FAMILIES: dict[str, Family] = {
+    "dressform_jobs": Family("gauge", "Jobs in the denoiser", ("state",)),
+    "dressform_work_seconds": Family("gauge", "Estimated work before the denoiser"),
+    "dressform_jobs_admitted_total": Family("counter", "Jobs that reached the denoiser"),
+    "dressform_jobs_ended_total": Family("counter", "Jobs that left the denoiser", ("outcome", "reason")),
+    "dressform_steps_total": Family("counter", "Denoising steps, each job's counted"),
+    "dressform_guidance_rows_saved_total": Family("counter", "Unconditional UNet rows saved by guidance intervals"),
+    "dressform_unet_rows": Family("histogram", "Rows of a UNet call", (), ROWS),
+    "dressform_step_seconds": Family("histogram", "Time of a denoising step", (), STEP_SECONDS),
+    "dressform_time_to_first_step_seconds": Family("histogram", "From arrival to the first step", (), SECONDS),
+    "dressform_job_seconds": Family("histogram", "From arrival to the last step", (), SECONDS),
+}
+
+
+class Recorder:
+    """The `Meter` of `denoise.engine` on Triton's metrics."""
+
+    def __init__(self) -> None:
+        kinds = pb_utils.MetricFamily
+        by_kind = {"counter": kinds.COUNTER, "gauge": kinds.GAUGE, "histogram": kinds.HISTOGRAM}
+        # Triton forgets a metric whose family is not kept alive.
+        self._families = {
+            name: kinds(name=name, description=family.text, kind=by_kind[family.kind])
+            for name, family in FAMILIES.items()
+        }
+        self._metrics: dict[tuple[str, tuple[tuple[str, str], ...]], Any] = {}
+        self._queue: queue.SimpleQueue[tuple[str, tuple[tuple[str, str], ...], float] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._record, name="metrics", daemon=True)
+        self._thread.start()
+
+    def count(self, name: str, amount: float = 1, **labels: str) -> None:
+        """Add to a counter."""
+        if amount:
+            self._queue.put((name, tuple(labels.items()), amount))
+
+    def observe(self, name: str, value: float) -> None:
+        """Add to a histogram."""
+        self._queue.put((name, (), value))
+
+    def level(self, name: str, value: float, **labels: str) -> None:
+        """Set a gauge."""
+        self._queue.put((name, tuple(labels.items()), value))
+
+    def close(self) -> None:
+        """Record what is queued, and end."""
+        self._queue.put(None)
+        self._thread.join(5)
+
+    def _record(self) -> None:
+        while (item := self._queue.get()) is not None:
+            name, labels, value = item
+            metric = self._metric(name, labels)
+            kind = FAMILIES[name].kind
+            if kind == "counter":
+                metric.increment(value)
+            elif kind == "gauge":
+                metric.set(value)
+            else:
+                metric.observe(value)
+
+    def _metric(self, name: str, labels: tuple[tuple[str, str], ...]) -> Any:
+        key = (name, labels)
+        if key not in self._metrics:
+            family = FAMILIES[name]
+            if tuple(label for label, _ in labels) != family.labels:
+                raise ValueError(f"{name} has the labels {family.labels}, not {labels}")
+            buckets = {"buckets": list(family.buckets)} if family.kind == "histogram" else {}
+            self._metrics[key] = self._families[name].Metric(labels=dict(labels), **buckets)
+        return self._metrics[key]
