@@ -5,8 +5,8 @@ once. The time of a step is then all overhead: Triton rescheduling the jobs, our
 call of the UNet model and back, guidance and solver.
 
 Each row: jobs, UNet rows of a step, milliseconds from step to step (median over all jobs and steps), milliseconds that
-the copying graph itself takes in a bare ONNX Runtime session (the floor), and the difference. The last line of stdout
-is JSON.
+the copying graph itself takes in a bare ONNX Runtime session (the floor), and the difference. The last line of
+stdout is JSON.
 """
 
 from __future__ import annotations

@@ -177,6 +177,11 @@ def test_tryon_without_a_mask_says_what_to_do(client: Client, photo: Image.Image
     refused(lambda: client.tryon(photo, garment), "tryon needs a mask")
 
 
+def test_tritons_own_timeout_is_a_deadline_too(server: Server, photo: Image.Image, mask: Image.Image) -> None:
+    with pytest.raises(InferenceServerException, match="DRESSFORM_DEADLINE deadline_ms=120"):
+        raw(server, photo, mask, timeout=120_000, parameters={"num_inference_steps": 150})
+
+
 def test_a_passed_deadline_is_an_error_of_its_own(client: Client, photo: Image.Image, mask: Image.Image) -> None:
     from dressform import DeadlineExceeded
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from client_fakes import FakeTransport, answer, npy, png
 from PIL import Image
 
 from dressform import Client, InvalidRequest, Overloaded, ServerUnavailable, generate_tryon, load_models
 from dressform.__main__ import main
 from dressform_contract import PARAMETERS
+from unit.client_fakes import FakeTransport, answer, npy, png
 
 # --- the command -------------------------------------------------------------------------------------------------
 

@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from client_fakes import Kserve, grpc_server
+
+from unit.client_fakes import Kserve, grpc_server
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("locust") is None, reason="needs the extra bench")
 LOCUSTFILE = Path(__file__).parents[2] / "benchmarks/dressform_bench/locustfile.py"

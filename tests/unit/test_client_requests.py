@@ -10,13 +10,13 @@ import uuid
 
 import numpy as np
 import pytest
-from client_fakes import FakeTransport, answer, npy, png
 from PIL import Image
 
 import dressform
 from dressform import Client, InvalidRequest, Options, ServerError
 from dressform.options import as_parameters
 from dressform_contract import PARAMETERS
+from unit.client_fakes import FakeTransport, answer, npy, png
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from client_fakes import SERVERS, Kserve, http_server, png
 from PIL import Image
 
 from dressform import (
@@ -28,6 +27,7 @@ from dressform import (
 from dressform.errors import BY_CODE
 from dressform.transports import Address
 from dressform_contract import ERRORS, Fault
+from unit.client_fakes import SERVERS, Kserve, http_server, png
 
 
 @pytest.fixture(params=SERVERS)
@@ -109,7 +109,8 @@ def test_connections_are_kept(server, client):
     assert len(server.connections) == 1
 
 
-def test_a_timeout_is_a_deadline_exceeded(server, client):
+def test_a_timeout_is_a_deadline_exceeded(server, client, monkeypatch):
+    monkeypatch.setattr("dressform.transports.grpc.GRACE_SECONDS", 0.2)
     server.hold = threading.Event()
     began = time.monotonic()
     with pytest.raises(DeadlineExceeded, match="Allow more time"):

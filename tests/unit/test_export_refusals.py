@@ -226,8 +226,9 @@ def test_warnings_reach_the_manifest(
         change("model_index.json", safety_checker=["stable_diffusion", "StableDiffusionSafetyChecker"])(folder)
         change(SCHEDULER, clip_sample=...)(folder)
 
-    graphs = read_manifest(tiny_repository).graphs
-    monkeypatch.setattr(exporter, "_export_graphs", lambda *_: graphs)
+    made = read_manifest(tiny_repository)
+    monkeypatch.setattr(exporter, "_export_graphs", lambda *_: made.graphs)
+    monkeypatch.setattr(exporter, "latent_to_rgb", lambda *_: made.latent_to_rgb)
     exporter.export_pipeline(edited(edit), tmp_path / "out")
     clip_sample, safety_checker = read_manifest(tmp_path / "out").warnings
     assert "clip_sample" in clip_sample

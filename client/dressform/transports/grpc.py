@@ -29,6 +29,13 @@ _CHANNEL = [
     ("grpc.max_reconnect_backoff_ms", 2_000),
 ]
 
+GRACE_SECONDS = 10.0
+"""How long after a request's timeout the connection gives up.
+
+The server ends the job itself, by ``deadline_ms``. A gRPC call that its client cuts off can crash the embedded Triton
+(2.51, server issue 7368), so that is left for a server that does not answer at all.
+"""
+
 
 class GrpcTransport:
     """KServe v2 over gRPC."""
@@ -52,7 +59,7 @@ class GrpcTransport:
                 tensors(triton.InferInput, request.inputs),
                 request_id=request.id,
                 parameters=dict(request.parameters),
-                client_timeout=request.timeout,
+                client_timeout=None if request.timeout is None else request.timeout + GRACE_SECONDS,
             )
             return {name: answer.as_numpy(name) for name in OUTPUTS}
 

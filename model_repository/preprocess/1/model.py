@@ -108,7 +108,16 @@ def read(request) -> RawRequest:
     if request.correlation_id() or request.flags():
         raise wire.Refusal("INVALID_ARGUMENT", "sequence_id, sequence_start and sequence_end are not allowed")
     names = ("image", "mask", "prompt", "negative_prompt", "garment")
-    return RawRequest(**{name: wire.blob(request, name) for name in names}, parameters=wire.parameters(request))
+    parameters = with_timeout(wire.parameters(request), request.timeout())
+    return RawRequest(**{name: wire.blob(request, name) for name in names}, parameters=parameters)
+
+
+def with_timeout(parameters: dict, timeout_us: int) -> dict:
+    """Triton's own ``timeout`` (microseconds, 0: none) counts as a deadline too: the earlier one holds."""
+    deadline = parameters.get("deadline_ms")
+    if timeout_us and (deadline is None or (isinstance(deadline, int) and deadline * 1000 > timeout_us)):
+        return parameters | {"deadline_ms": max(timeout_us // 1000, 1)}
+    return parameters
 
 
 def tensors(prepared: Prepared) -> dict:

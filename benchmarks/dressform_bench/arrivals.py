@@ -1,0 +1,269 @@
+"""Step-level against request-level batching under Poisson arrivals: ``python -m dressform_bench.arrivals``.
+
+Serves one export twice: as it is (``batching: step``, jobs join and leave at every denoising step) and with ``batching:
+request`` (one fixed batch at a time; whoever comes later waits until all of it is done. A job of the batch is answered
+when its own last step is done, which is kinder than padding all to the longest). Both are up all the time and take
+turns; one alone is ever under load. The open loop sends each request when it is due, whatever became of those before,
+and the schedule (kinds, seeds, times) is the same for both.
+
+What the numbers mean, for each mode and offered rate:
+
+- *load*: offered rate over the solo capacity, which is that of a server that does one request at a time with no gap.
+  It is the limit without batching; 1 / the mean of the mix's solo times, measured at the start.
+- *goodput* (requests/s): those answered within the SLO, 2 × the solo time of their own kind. Its limit is the offered
+  rate. *share*: of all offered, refusals and errors included.
+- *p50, p95* (s): latency of answered requests, from when each was *due*. *slowdown*: latency over solo time.
+- *batch*: mean jobs in a UNet call. *refused*: the server was full. *failed*: any other error; their text is printed.
+
+Client and server share the machine. With ``--out`` the JSON (also the last line of stdout), a chart and two traces for
+``dressform_bench.trace`` are written there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import platform
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from dressform import Client, DressformError
+from dressform_export.demo.__main__ import exported
+from dressform_server import Server
+from google.protobuf import text_format
+from PIL import Image
+from tritonclient.grpc.model_config_pb2 import ModelConfig
+
+from dressform_bench import arrivals_chart
+from dressform_bench.goodput import Outcome, finding, summary
+from dressform_bench.schedule import MIX, Arrival, Kind, capacity, poisson
+
+MODES = ("step", "request")
+SLO_FACTOR = 2.0
+THREADS = 96
+"""Requests at once, at most; the server refuses beyond 32, so that these never run out."""
+TIMEOUT_SECONDS = 120
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, print, and write; 1 if any request failed (refusals of a full server are no failure)."""
+    options = _options(argv)
+    with ExitStack() as stack:
+        folder = options.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        repository = exported(folder)
+        clients = {mode: stack.enter_context(served(repository, mode, options.onnx_threads)) for mode in MODES}
+        report = measured({mode: Caller(client, options.pixels) for mode, client in clients.items()}, options)
+    failed = sum(row["failed"] for row in report["rows"])
+    if failed:
+        print(f"arrivals: {failed} requests failed", file=sys.stderr)
+    if options.out is not None:
+        (options.out / "arrivals.json").write_text(json.dumps(report, indent=1) + "\n")
+        arrivals_chart.draw(report, options.out / "arrivals.png")
+    print(json.dumps(report))
+    return 1 if failed else 0
+
+
+def _options(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m dressform_bench.arrivals",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--loads", type=float, nargs="+", default=[0.5, 1, 1.5, 2, 3], help="rates / solo capacity")
+    parser.add_argument("--seconds", type=float, default=10, help="of arrivals, for each mode, load and repeat")
+    parser.add_argument("--repeats", type=int, default=2, help="of everything, each with other arrivals")
+    parser.add_argument("--pixels", type=int, default=64, help="side of the pictures")
+    parser.add_argument("--seed", type=int, default=0, help="of the arrivals")
+    parser.add_argument("--onnx-threads", type=int, default=1, help="threads of ONNX Runtime (1: a core for the rest)")
+    parser.add_argument("--folder", type=Path, help="keep the export here for the next run (else a temporary one)")
+    parser.add_argument("--out", type=Path, help="folder for JSON, chart and traces")
+    options = parser.parse_args(argv)
+    if options.out is not None:
+        options.out.mkdir(parents=True, exist_ok=True)
+    return options
+
+
+@contextmanager
+def served(repository: Path, mode: str, onnx_threads: int) -> Iterator[Client]:
+    """A client of a server of a copy of ``repository`` whose denoiser batches as ``mode`` says."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(shutil.copytree(repository, Path(folder) / "repository"))
+        _set_batching(copy / "denoise" / "config.pbtxt", mode)
+        ports = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
+        with Server(copy, log=Path(folder) / "log", onnx_threads=onnx_threads, **ports) as server:
+            server.wait_ready(120)
+            with Client(server.grpc_url, timeout=TIMEOUT_SECONDS) as client:
+                yield client
+
+
+def _set_batching(path: Path, mode: str) -> None:
+    config = text_format.Parse(path.read_text(), ModelConfig())
+    config.parameters["batching"].string_value = mode
+    path.write_text(text_format.MessageToString(config))
+
+
+class Caller:
+    """Sends requests of a kind to one server: one small picture and mask, encoded once."""
+
+    def __init__(self, client: Client, pixels: int) -> None:
+        """``pixels`` is the side of the pictures."""
+        self._client, self._pixels = client, pixels
+        self._picture = _png(Image.linear_gradient("L").resize((pixels, pixels)).convert("RGB"))
+        self._mask = _png(Image.new("L", (pixels, pixels), 255))
+
+    def __call__(self, kind: Kind, seed: int) -> dict[str, Any]:
+        """The answer's info."""
+        return self._client.inpaint(
+            self._picture,
+            self._mask,
+            "a red woollen coat",
+            num_inference_steps=kind.steps,
+            solver=kind.solver,
+            guidance_scale=kind.guidance_scale,
+            height=self._pixels,
+            width=self._pixels,
+            composite="none",
+            seed=seed,
+        ).info
+
+    def timed(self, kind: Kind) -> float:
+        """Seconds of one request."""
+        started = time.perf_counter()
+        self(kind, 0)
+        return time.perf_counter() - started
+
+    def together(self, kind: Kind, count: int) -> None:
+        """``count`` requests at once, all answered."""
+        with ThreadPoolExecutor(count) as pool:
+            list(pool.map(lambda seed: self(kind, seed), range(count)))
+
+
+def _png(image: Image.Image) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, "PNG")
+    return stream.getvalue()
+
+
+def measured(callers: Mapping[str, Caller], options: argparse.Namespace) -> dict[str, Any]:
+    """The report: warm up, solo times, then every load in both modes by turns."""
+    load_average = round(os.getloadavg()[0], 2)
+    for caller in callers.values():
+        for count in (1, 2, 4, 8, 16):
+            caller.together(MIX[1], count)
+    solos = solo_times(callers)
+    solo = {kind: statistics.median(seconds for mode in MODES for seconds in solos[mode][kind]) for kind in MIX}
+    limit = capacity(solo)
+    print(f"limit without batching: {limit:.2f} requests/s (solo capacity)", flush=True)
+    outcomes = alternated(callers, limit, options)
+    rows = []
+    for load in options.loads:
+        for mode in MODES:
+            figures = summary(outcomes[mode, load], solo, SLO_FACTOR, options.seconds * options.repeats)
+            rows.append({"mode": mode, "load": load, "offered_per_s": round(load * limit, 3), **figures})
+    for row in rows:
+        print(_line(row), flush=True)
+    return {
+        "benchmark": "arrivals",
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "machine": {"cpus": os.cpu_count(), "system": platform.platform(), "load_average_before": load_average},
+        "settings": {name: getattr(options, name) for name in ("seconds", "repeats", "pixels", "seed", "onnx_threads")},
+        "model": "tiny random inpainting pipeline, ONNX Runtime fp32 on the CPU",
+        "slo": f"{SLO_FACTOR:g} x the solo time of the kind",
+        "solo_capacity_per_s": round(limit, 3),
+        "kinds": [_kind_row(kind, solos, solo[kind]) for kind in MIX],
+        "rows": rows,
+        "finding": finding(rows),
+    }
+
+
+def solo_times(callers: Mapping[str, Caller], repeats: int = 7) -> dict[str, dict[Kind, list[float]]]:
+    """Seconds of each kind of request alone on an idle server, by turns on both."""
+    times: dict[str, dict[Kind, list[float]]] = {mode: {kind: [] for kind in MIX} for mode in callers}
+    for _ in range(repeats):
+        for kind in MIX:
+            for mode, caller in callers.items():
+                times[mode][kind].append(caller.timed(kind))
+    return times
+
+
+def _kind_row(kind: Kind, solos: Mapping[str, Mapping[Kind, Sequence[float]]], solo: float) -> dict[str, Any]:
+    return {
+        "kind": kind.name,
+        "weight": kind.weight,
+        "solo_ms": {mode: round(1000 * statistics.median(solos[mode][kind]), 1) for mode in MODES},
+        "slo_ms": round(1000 * SLO_FACTOR * solo, 1),
+    }
+
+
+def alternated(
+    callers: Mapping[str, Caller], limit: float, options: argparse.Namespace
+) -> dict[tuple[str, float], list[Outcome]]:
+    """The outcomes of every (mode, load), all repeats together; modes take turns, and turns in who begins."""
+    outcomes: dict[tuple[str, float], list[Outcome]] = {(mode, load): [] for mode in MODES for load in options.loads}
+    with ExitStack() as stack:
+        traces = {}
+        if options.out is not None:
+            traces = {mode: stack.enter_context((options.out / f"trace-{mode}.jsonl").open("w")) for mode in MODES}
+        for repeat in range(options.repeats):
+            for place, load in enumerate(options.loads):
+                schedule = poisson(load * limit, options.seconds, MIX, options.seed + repeat)
+                for mode in MODES if (repeat + place) % 2 == 0 else MODES[::-1]:
+                    found = offered(callers[mode], schedule)
+                    outcomes[mode, load] += found
+                    _show_errors(mode, load, found)
+                    for one in found if traces else ():
+                        if one.info is not None:
+                            traces[mode].write(json.dumps({"load": load, "repeat": repeat, "info": one.info}) + "\n")
+    return outcomes
+
+
+def offered(caller: Caller, schedule: Sequence[Arrival]) -> list[Outcome]:
+    """Send each arrival when it is due, wait for all, and say what became of them."""
+    start = time.monotonic() + 0.1
+
+    def send(arrival: Arrival) -> Outcome:
+        sent = time.monotonic() - start
+        try:
+            info, error, sentence = caller(arrival.kind, arrival.seed), "", ""
+        except DressformError as problem:
+            info, error, sentence = None, type(problem).__name__, problem.sentence
+        return Outcome(arrival.kind, arrival.at, sent, time.monotonic() - start, error, sentence, info)
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        futures = []
+        for arrival in schedule:
+            time.sleep(max(0.0, start + arrival.at - time.monotonic()))
+            futures.append(pool.submit(send, arrival))
+        return [future.result() for future in futures]
+
+
+def _show_errors(mode: str, load: float, outcomes: Sequence[Outcome]) -> None:
+    """One line for each class of failure, with the first one's words."""
+    first = {one.error: one.sentence for one in reversed(outcomes) if one.error}
+    for error, sentence in first.items():
+        count = sum(one.error == error for one in outcomes)
+        print(f"{mode} at load {load:g}: {count} of {len(outcomes)} {error}: {sentence}", file=sys.stderr, flush=True)
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    return (
+        f"load {row['load']:<4g} {row['mode']:7} offered {row['offered_per_s']:6.2f}/s  goodput "
+        f"{row['goodput_per_s']:6.2f}/s  share {row['share_within_slo'] or 0:4.0%}  p50 {row['p50_s']} s  "
+        f"p95 {row['p95_s']} s  slowdown p95 {row['p95_slowdown']}  batch {row['mean_batch']}  "
+        f"refused {row['refused']}  failed {row['failed']}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,120 @@
+"""What became of the requests, counted: goodput within an SLO, latency, batch sizes. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dressform_bench.schedule import Kind
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One request; times in seconds since its schedule's start.
+
+    ``due`` is when it was to be sent: latency counts from there, so that neither a slow server nor a slow client can
+    hide. ``error`` is "" or the error's class, ``sentence`` what it said; ``info`` is the answer's.
+    """
+
+    kind: Kind
+    due: float
+    sent: float
+    ended: float
+    error: str = ""
+    sentence: str = ""
+    info: Mapping[str, Any] | None = None
+
+    @property
+    def latency(self) -> float:
+        """Seconds from when it was due to its answer or error."""
+        return self.ended - self.due
+
+
+def percentile(values: Sequence[float], percent: float) -> float | None:
+    """The smallest of ``values`` that at least ``percent`` % of them do not exceed (nearest rank); None of none."""
+    if not 0 < percent <= 100:
+        raise ValueError(f"percent must be above 0 and at most 100, not {percent}")
+    if not values:
+        return None
+    return sorted(values)[math.ceil(len(values) * percent / 100) - 1]
+
+
+def mean_batch(infos: Sequence[Mapping[str, Any]]) -> float | None:
+    """Mean jobs of a UNet call: a call of b jobs shows up in b infos, so each counts 1/b there."""
+    sizes = [size for info in infos for size in info["batch_sizes"]]
+    return len(sizes) / sum(1 / size for size in sizes) if sizes else None
+
+
+def summary(
+    outcomes: Sequence[Outcome], solo: Mapping[Kind, float], slo_factor: float, seconds: float
+) -> dict[str, Any]:
+    """The figures of one mode at one rate.
+
+    Goodput is requests answered within ``slo_factor`` × their kind's solo time, per second of the schedule. Errors and
+    refusals count as not within the SLO, and have no part in the latencies, which are of answered requests alone.
+    """
+    answered = [one for one in outcomes if not one.error]
+    within = sum(one.latency <= slo_factor * solo[one.kind] for one in answered)
+    errors = Counter(one.error for one in outcomes if one.error)
+    infos = [one.info for one in answered if one.info is not None]
+    latencies = [one.latency for one in answered]
+    return {
+        "offered": len(outcomes),
+        "answered": len(answered),
+        "refused": errors["Overloaded"],
+        "failed": sum(errors.values()) - errors["Overloaded"],
+        "errors": dict(errors),
+        "within_slo": within,
+        "goodput_per_s": _rounded(within / seconds),
+        "share_within_slo": _rounded(within / len(outcomes)) if outcomes else None,
+        "p50_s": _rounded(percentile(latencies, 50)),
+        "p95_s": _rounded(percentile(latencies, 95)),
+        "p95_slowdown": _rounded(percentile([one.latency / solo[one.kind] for one in answered], 95)),
+        "mean_batch": _rounded(mean_batch(infos)),
+        "p95_send_delay_ms": _rounded(percentile([1000 * (one.sent - one.due) for one in outcomes], 95)),
+    }
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
+
+
+def finding(rows: Sequence[Mapping[str, Any]], kept: float = 0.9) -> dict[str, Any]:
+    """What the rows of both modes say.
+
+    ``peak_ratio``: the best goodput of step over that of request, each at its own best rate. ``ratios``: at each rate.
+    ``kept_rate_per_s``: the highest offered rate up to which the share within the SLO is at least ``kept``.
+    """
+    modes = {mode: [row for row in rows if row["mode"] == mode] for mode in ("step", "request")}
+    peaks = {mode: max(row["goodput_per_s"] for row in found) for mode, found in modes.items()}
+    pairs = list(zip(modes["step"], modes["request"]))
+    return {
+        "peak_goodput_per_s": peaks,
+        "peak_ratio": _ratio(peaks["step"], peaks["request"]),
+        "ratios": [
+            {
+                "load": ours["load"],
+                "goodput": _ratio(ours["goodput_per_s"], theirs["goodput_per_s"]),
+                "p95": _ratio(ours["p95_s"], theirs["p95_s"]),
+            }
+            for ours, theirs in pairs
+        ],
+        "kept_share": kept,
+        "kept_rate_per_s": {mode: _kept_rate(found, kept) for mode, found in modes.items()},
+    }
+
+
+def _ratio(a: float | None, b: float | None) -> float | None:
+    return None if a is None or not b else round(a / b, 3)
+
+
+def _kept_rate(rows: Sequence[Mapping[str, Any]], kept: float) -> float:
+    rate = 0.0
+    for row in sorted(rows, key=lambda row: row["load"]):
+        if (row["share_within_slo"] or 0) < kept:
+            break
+        rate = row["offered_per_s"]
+    return rate
