@@ -199,12 +199,13 @@ def test_force_replaces_an_export_but_only_with_a_good_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     shutil.copytree(tiny_repository, tmp_path / "out")
-    graphs = read_manifest(tiny_repository).graphs
+    made = read_manifest(tiny_repository)
     with monkeypatch.context() as patch:
         patch.setattr(onnx_file, "verify_graph", lambda *_: (_ for _ in ()).throw(ExportError("no")))
         assert main([str(tiny_source), str(tmp_path / "out"), "--force"]) == 2
     assert read_manifest(tmp_path / "out").tryon == "none"
-    monkeypatch.setattr(exporter, "_export_graphs", lambda *_: graphs)
+    monkeypatch.setattr(exporter, "_export_graphs", lambda *_: made.graphs)
+    monkeypatch.setattr(exporter, "latent_to_rgb", lambda *_: made.latent_to_rgb)
     exporter.export_pipeline(edited(change("dressform.json", tryon="concat")), tmp_path / "out", force=True)
     assert read_manifest(tmp_path / "out").tryon == "concat"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["edited", "out"]
