@@ -35,6 +35,7 @@ FAMILIES: dict[str, Family] = {
     "dressform_work_seconds": Family("gauge", "Estimated work before the denoiser"),
     "dressform_jobs_admitted_total": Family("counter", "Jobs that reached the denoiser"),
     "dressform_jobs_ended_total": Family("counter", "Jobs that left the denoiser", ("outcome", "reason")),
+    "dressform_requests_refused_total": Family("counter", "Requests refused before any graph ran", ("reason",)),
     "dressform_steps_total": Family("counter", "Denoising steps, each job's counted"),
     "dressform_guidance_rows_saved_total": Family("counter", "Unconditional UNet rows saved by guidance intervals"),
     "dressform_unet_rows": Family("histogram", "Rows of a UNet call", (), ROWS),
@@ -43,17 +44,21 @@ FAMILIES: dict[str, Family] = {
     "dressform_job_seconds": Family("histogram", "From arrival to the last step", (), SECONDS),
 }
 
+DENOISE = tuple(name for name in FAMILIES if name != "dressform_requests_refused_total")
+"""What ``denoise`` counts."""
+
 
 class Recorder:
     """The `Meter` of `denoise.engine` on Triton's metrics."""
 
-    def __init__(self) -> None:
+    def __init__(self, *names: str) -> None:
+        """A recorder of the families ``names``: a stage takes those that it counts."""
         kinds = pb_utils.MetricFamily
         by_kind = {"counter": kinds.COUNTER, "gauge": kinds.GAUGE, "histogram": kinds.HISTOGRAM}
         # Triton forgets a metric whose family is not kept alive.
         self._families = {
             name: kinds(name=name, description=family.text, kind=by_kind[family.kind])
-            for name, family in FAMILIES.items()
+            for name, family in ((name, FAMILIES[name]) for name in names)
         }
         self._metrics: dict[tuple[str, tuple[tuple[str, str], ...]], Any] = {}
         self._queue: queue.SimpleQueue[tuple[str, tuple[tuple[str, str], ...], float] | None] = queue.SimpleQueue()

@@ -6,6 +6,7 @@ This file and the ``model.py`` files are the only ones that know Triton.
 from __future__ import annotations
 
 import json
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -107,10 +108,10 @@ def refuse(fault: Fault) -> Any:
     return pb_utils.InferenceResponse(error=kinds(str(fault), status))
 
 
-def internal(error: Exception) -> Any:
-    """A response for a fault of our own; the traceback goes to the log, its last line to the client."""
-    pb_utils.Logger.log_error(f"{type(error).__name__}: {error}")
-    return refuse(Fault("INTERNAL", f"{type(error).__name__}: {error}"))
+def internal(error: Exception) -> Fault:
+    """A fault of our own: its traceback goes to the log, its last line to the client."""
+    pb_utils.Logger.log_error("".join(traceback.format_exception(error)))
+    return Fault("INTERNAL", f"{type(error).__name__}: {error}")
 
 
 def call(model: str, inputs: list[Any], output: str) -> NDArray[Any]:

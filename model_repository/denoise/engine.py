@@ -39,8 +39,8 @@ class Window(Protocol):
     def ended(self, job: Job, fault: Fault | None) -> None:
         """The job has left the denoiser."""
 
-    def beat(self, work_ms: float, step_ms: float, jobs: int) -> None:
-        """The denoiser lives; estimated work before it, time of a step, jobs."""
+    def beat(self, work_ms: float, step_ms: float, jobs: int, latent_us: float) -> None:
+        """The denoiser lives; estimated work before it, time of a step, jobs, least time of a row for each latent."""
 
 
 class Meter(Protocol):
@@ -200,7 +200,7 @@ class Engine:
             if job.rounds_missed:
                 position += 1
                 self._window.waiting(job, position, int((job.remaining + job.rounds_missed) * step_ms))
-        self._window.beat(self.work_ms(), step_ms, len(self.jobs))
+        self._window.beat(self.work_ms(), step_ms, len(self.jobs), 1e6 * self._times.least())
 
     def work_ms(self) -> float:
         """Estimated time to finish every job, in milliseconds: each shape's rows, and its longest job's calls."""
@@ -234,7 +234,7 @@ class Engine:
             self._meter.observe("dressform_job_seconds", (job.finished_ns - job.options.started_ns) / 1e9)
         self._window.ended(job, fault)
         if not self.jobs:
-            self._window.beat(0, 0, 0)
+            self._window.beat(0, 0, 0, 0)
         self._gauges()
 
     def _gauges(self) -> None:

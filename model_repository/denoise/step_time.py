@@ -60,6 +60,11 @@ class StepTime:
         ratio = (shape[-2] * shape[-1]) / (known[-2] * known[-1])
         return a * ratio, b * ratio
 
+    def least(self) -> float:
+        """The least seconds of a call of one row for each latent (h × w), over all shapes; 0 before any call."""
+        per_latent = [sum(fit.line) / (shape[-2] * shape[-1]) for shape, fit in self._fits.items()]
+        return min(per_latent, default=0.0)
+
     def seconds(self, shape: tuple[int, ...], rows: int) -> float:
         """The estimate for a call of ``rows`` rows; 0 before any call."""
         line = self.line(shape)

@@ -49,6 +49,6 @@ class TableWindow:
         if fault is not None:
             self._table.free(slot, "cancelled" if fault.code == "CANCELLED" else "failed")
 
-    def beat(self, work_ms: float, step_ms: float, jobs: int) -> None:
+    def beat(self, work_ms: float, step_ms: float, jobs: int, latent_us: float) -> None:
         """Write the server's health."""
-        self._lease = self._table.beat(work_ms, step_ms, jobs)
+        self._lease = self._table.beat(work_ms, step_ms, jobs, latent_us)

@@ -72,12 +72,17 @@ class Entry:
 
 @dataclass(frozen=True)
 class Health:
-    """What ``denoise`` last said: when (monotonic, ns), the estimated work before it, its step time, its jobs."""
+    """What ``denoise`` last said: when (monotonic, ns), the estimated work before it, its step time, its jobs.
+
+    ``latent_us`` is the least time that a UNet call of one row has taken for each of its latents (h × w): with it, the
+    time that a request needs at the very least can be told before any work is done.
+    """
 
     beat_ns: int
     work_ms: int
     step_ms: float
     jobs: int
+    latent_us: float
 
 
 def lease_ms(step_ms: float) -> int:

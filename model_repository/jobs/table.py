@@ -12,7 +12,7 @@ the request renews it, and when nobody does, the slot is free again; so a job th
 What ``denoise`` does, with ``slot = Slot.of(wire.array(request, "slot"))`` kept on the job (times in milliseconds)::
 
     table = JobTable.open()                                     # initialize; table.close() in finalize
-    lease = table.beat(work_ms, step_ms, jobs)                  # once a round, and every second or so when idle
+    lease = table.beat(work_ms, step_ms, jobs, latent_us)       # once a round
     if table.cancelled(slot): table.free(slot, "cancelled")     # at admission and before each step; then CANCELLED
     table.report(slot, Progress("waiting", 0, total, position, eta_ms), lease)    # while it gets no step
     table.report(slot, Progress("running", step, total, 0, eta_ms), lease)        # after each step
@@ -47,7 +47,7 @@ READABLE_MS = 30_000
 
 # The file: a header (magic, cursor, health), the slots, the previews. A slot: its owner (generation, digest of the id,
 # beginning of the id, task, rows, time of the claim), the generation that was cancelled, and its progress.
-_HEALTH = struct.Struct("@qqqdq")  # 0, time written, work, step time, jobs
+_HEALTH = struct.Struct("@qqqdqd")  # 0, time written, work, step time, jobs, least time for a latent
 _OWNER = struct.Struct("@q16s8s8sqq")
 _PROGRESS = struct.Struct("@qqqqqqqq")  # generation, time written, time it expires, step, total, position, eta, state
 _PREVIEW = struct.Struct("@qqq")  # generation, time written, length; the picture follows the checksum
@@ -151,9 +151,10 @@ class JobTable:
         newer = self._progress.newer(start) >> 3
         if words[newer] == slot.generation and words[newer + 7] >= _FIRST_END:
             return False  # it has ended
-        now = max(self._clock(), words[newer + 1] + 1)
+        clock = self._clock()
+        written = max(clock, words[newer + 1] + 1)  # always later than the copy before
         fields = (progress.step, progress.total, progress.position, progress.eta_ms, STATES.index(progress.state))
-        self._progress.write(start, slot.generation, now, now + lease * 1_000_000, *fields)
+        self._progress.write(start, slot.generation, written, clock + lease * 1_000_000, *fields)
         return True
 
     def renew(self, slot: Slot, lease: int) -> bool:
@@ -212,15 +213,15 @@ class JobTable:
         entries = [found for number in range(self._slots) if (found := self._entry(number)) is not None]
         return sorted((e for e in entries if not e.progress.ended), key=lambda entry: entry.claimed_ns)
 
-    def beat(self, work_ms: float, step_ms: float, jobs: int) -> int:
-        """Say that ``denoise`` lives, and what it has before it; returns the lease that fits, in ms.
+    def beat(self, work_ms: float, step_ms: float, jobs: int, latent_us: float = 0) -> int:
+        """Say that ``denoise`` lives, and what it has before it (see `Health`); returns the lease that fits, in ms.
 
-        ``step_ms`` 0 means that there is no new measurement: the last one stays.
+        A ``step_ms`` or ``latent_us`` of 0 means that there is no new measurement: the last one stays.
         """
         last = self.health()
-        if step_ms <= 0 and last is not None:
-            step_ms = last.step_ms
-        self._health.write(_HEALTH_AT, 0, self._clock(), int(work_ms), float(step_ms), jobs)
+        if last is not None:
+            step_ms, latent_us = step_ms or last.step_ms, latent_us or last.latent_us
+        self._health.write(_HEALTH_AT, 0, self._clock(), int(work_ms), float(step_ms), jobs, float(latent_us))
         return lease_ms(step_ms)
 
     def health(self) -> Health | None:

@@ -78,7 +78,7 @@ def poisoned(tiny_tryon_repository: Path, tmp_path_factory: pytest.TempPathFacto
 
 
 def requests() -> list[dict[str, Any]]:
-    """24 requests: 18 good ones of all solvers, 3 to be cancelled, 2 with hopeless deadlines, 1 poisoned."""
+    """25 requests: 18 good ones of all solvers, 3 to be cancelled, 3 with hopeless deadlines, 1 poisoned."""
     draw = random.Random(7)
     made: list[dict[str, Any]] = []
     for i in range(18):
@@ -91,6 +91,7 @@ def requests() -> list[dict[str, Any]]:
         {"num_inference_steps": 150, "height": 96, "width": 64, "seed": 50 + i, "kind": "cancel"} for i in range(3)
     ]
     made += [{"num_inference_steps": 150, "deadline_ms": 400, "seed": 60 + i, "kind": "late"} for i in range(2)]
+    made += [{"num_inference_steps": 150, "seed": 65, "kind": "late", "deadline_ms": 1}]
     made += [{"num_inference_steps": 20, "width": POISONED_WIDTH, "seed": 70, "kind": "poison"}]
     draw.shuffle(made)
     return made
@@ -170,6 +171,8 @@ def check_accounts(
     grown = Counter({name: value - before.get(name, 0) for name, value in now.items()})
     ended = {name: value for name, value in grown.items() if name.startswith("dressform_jobs_ended_total") and value}
     assert sum(ended.values()) == grown["dressform_jobs_admitted_total"]
+    refused = sum(value for name, value in grown.items() if name.startswith("dressform_requests_refused_total"))
+    assert refused >= 1, "a deadline of 1 ms must be refused before any graph has run"
     assert grown['dressform_jobs_ended_total{outcome="finished",reason=""}'] == 18
     assert grown['dressform_jobs_ended_total{outcome="failed",reason="engine"}'] == 1
     good = [answer for answer in answers.values() if not isinstance(answer, Exception)]

@@ -100,7 +100,7 @@ class FakeWindow:
     def ended(self, job: Job, fault: Fault | None) -> None:
         self.endings.append(fault.code if fault is not None else "finished")
 
-    def beat(self, work_ms: float, step_ms: float, jobs: int) -> None:
+    def beat(self, work_ms: float, step_ms: float, jobs: int, latent_us: float) -> None:
         self.beats.append((work_ms, step_ms, jobs))
 
 

@@ -24,7 +24,7 @@ from denoise.window import TableWindow
 from handover import parcel
 from jobs.entry import Slot
 from jobs.table import JobTable
-from metrics import Recorder
+from metrics import DENOISE, Recorder
 
 
 class TritonPythonModel:
@@ -41,7 +41,7 @@ class TritonPythonModel:
         self.table = JobTable.open()
         colours = np.array(manifest["latent_to_rgb"], np.float32)
         self.window = TableWindow(self.table, colours, self.schedule.prediction_type)
-        self.meter = Recorder()
+        self.meter = Recorder(*DENOISE)
         self.engine = Engine(
             UNetLeaf(),
             manifest["vae"]["factor"],
@@ -73,7 +73,7 @@ class TritonPythonModel:
             job = admit(JobOptions.from_json(options), self.schedule, self.scaling_factor, **arrays)
         except Exception as error:
             self.table.free(slot, "failed")
-            return wire.Fault("INTERNAL", f"{type(error).__name__}: {error}")
+            return wire.internal(error)
         self.window.enter(job, slot)
         self.engine.admit(key, job)
         return None

@@ -39,7 +39,7 @@ class TritonPythonModel:
             return wire.answer({"parcel": wire.array(request, "slot")})
         except Exception as error:
             self.table.free(slot, "failed")
-            return wire.internal(error)
+            return wire.refuse(wire.internal(error))
 
     def finalize(self):
         """Leave; nothing stays behind."""

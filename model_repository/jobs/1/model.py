@@ -39,7 +39,7 @@ class TritonPythonModel:
         except wire.Refusal as refusal:
             return wire.refuse(refusal.fault)
         except Exception as error:
-            return wire.internal(error)
+            return wire.refuse(wire.internal(error))
 
     def cancel(self, request):
         """Mark a request: it ends before its next step."""

@@ -44,7 +44,7 @@ class TritonPythonModel:
             response = wire.answer(outputs(request))
         except Exception as error:
             self.table.free(slot, "failed")
-            return wire.internal(error)
+            return wire.refuse(wire.internal(error))
         self.table.free(slot, "done")
         return response
 

@@ -16,6 +16,7 @@ import numpy as np
 import wire
 from jobs.entry import IdInUse, TableFull, lease_ms
 from jobs.table import JobTable
+from metrics import Recorder
 from preprocess.preparation import (
     Export,
     Prepared,
@@ -46,6 +47,7 @@ class TritonPythonModel:
         self.max_jobs = int(limits["max_jobs"]["string_value"])
         self.max_work_ms = 1000 * int(limits["max_work_seconds"]["string_value"])
         self.table = JobTable.open()
+        self.meter = Recorder("dressform_requests_refused_total")
 
     def execute(self, requests):
         """Each request on its own: a bad one leaves its neighbours alone."""
@@ -58,6 +60,7 @@ class TritonPythonModel:
         try:
             raw = read(request)
             options = checked(raw, self.export)
+            self.check_deadline(raw.task, options)
             slot = self.claimed(request.request_id(), raw.task, options)
             prepared = prepare(raw, options, self.export, self.tokenizer)
             if self.table.cancelled(slot):
@@ -65,9 +68,22 @@ class TritonPythonModel:
         except Exception as error:
             if slot is not None:
                 self.table.free(slot, "cancelled" if self.table.cancelled(slot) else "failed")
-            return refused(error)
+            fault = fault_of(error)
+            self.meter.count("dressform_requests_refused_total", reason=fault.code.lower())
+            return wire.refuse(fault)
         outputs = tensors(timed(prepared, started, time.monotonic_ns()))
         return wire.answer(outputs | {"slot": np.array([slot.number, slot.generation], np.int64)})
+
+    def check_deadline(self, task, options):
+        """Refuse at once what could not be done in time even alone."""
+        health, deadline = self.table.health(), options["deadline_ms"]
+        if deadline is None or health is None:
+            return
+        latents = options["height"] * options["width"] // self.export.factor**2 * (2 if task == "tryon" else 1)
+        least = unet_calls(options, self.export) * latents * health.latent_us / 1000
+        if least > deadline:
+            text = f"the denoising alone takes {least:.0f} ms or more, and {deadline} ms are allowed"
+            raise wire.Refusal("DEADLINE", text, deadline_ms=deadline)
 
     def claimed(self, request_id, task, options):
         """A slot of the job table, unless the server is full."""
@@ -89,17 +105,18 @@ class TritonPythonModel:
 
     def finalize(self):
         """Leave the job table."""
+        self.meter.close()
         self.table.close()
 
 
-def refused(error: Exception):
+def fault_of(error: Exception) -> wire.Fault:
     """The coded error that ``error`` stands for."""
     if isinstance(error, wire.Refusal):
-        return wire.refuse(error.fault)
+        return error.fault
     if isinstance(error, RequestError):
-        return wire.refuse(wire.Fault("INVALID_ARGUMENT", str(error)))
+        return wire.Fault("INVALID_ARGUMENT", str(error))
     if isinstance(error, UnsupportedError):
-        return wire.refuse(wire.Fault("UNSUPPORTED", str(error)))
+        return wire.Fault("UNSUPPORTED", str(error))
     return wire.internal(error)
 
 
