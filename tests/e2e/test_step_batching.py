@@ -41,6 +41,31 @@ def test_mixed_jobs_share_batches_and_keep_their_pictures(
             assert (apart > 0).mean() <= 0.001, f"{options}: {(apart > 0).mean():.3%} of the values differ"
 
 
+def test_sixteen_strangers_do_not_matter(grpc_client: Client, photo: Image.Image, mask: Image.Image) -> None:
+    """The same request alone, among 16 others from the start, and joining them halfway."""
+
+    def run(seed: int, **options: Any) -> Any:
+        return grpc_client.inpaint(photo, mask, f"prompt {seed}", seed=seed, **options)
+
+    one: dict[str, Any] = {"num_inference_steps": 10, "solver": "euler_ancestral", "guidance_scale": 6.0}
+    alone = run(1, **one)
+    solvers: list[Any] = ["ddim", "euler", "unipc", "pndm"]
+    with ThreadPoolExecutor(18) as pool:
+        strangers = [pool.submit(run, 100 + i, num_inference_steps=40, solver=solvers[i % 4]) for i in range(16)]
+        among = pool.submit(run, 1, **one)
+        while not all(future.running() or future.done() for future in strangers):
+            time.sleep(0.01)
+        time.sleep(1)
+        joined = pool.submit(run, 1, **one)
+        for future in strangers:
+            future.result()
+    for crowded in (among.result(), joined.result()):
+        assert max(crowded.info["batch_sizes"]) > 8
+        apart = differences(crowded.image, alone.image)
+        assert apart.max() <= 1
+        assert (apart > 0).mean() <= 0.001
+
+
 def test_a_late_short_request_overtakes_a_long_one(grpc_client: Client, photo: Image.Image, mask: Image.Image) -> None:
     ends: dict[str, float] = {}
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
+from denoise.batch import Batch
 from denoise.engine import ABANDONED_NS, Engine
 from denoise.job import Job
 from dressform_contract import Fault
@@ -189,6 +191,20 @@ def test_request_level_batching_runs_a_batch_to_its_end() -> None:
     bench.admit(make_job(seed=2, num_inference_steps=1), make_job(seed=3, num_inference_steps=1))
     bench.run()
     assert bench.unet.calls == [2, 2, 2, 2, 2, 4]
+
+
+def test_a_half_precision_graph_gets_half_precision_rows() -> None:
+    seen = {}
+
+    def unet(sample: np.ndarray, timestep: np.ndarray, text: np.ndarray) -> np.ndarray:
+        seen.update(sample=sample.dtype, timestep=timestep.dtype, text=text.dtype)
+        return np.zeros((len(sample), 1, *sample.shape[2:]), np.float32)
+
+    job = make_job()
+    batch = Batch([job], np.float16)
+    batch.step(unet)
+    assert seen == {"sample": np.float16, "timestep": np.float32, "text": np.float16}
+    assert job.sample.dtype == np.float32
 
 
 def test_max_rows_must_be_positive() -> None:

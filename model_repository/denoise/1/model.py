@@ -48,6 +48,7 @@ class TritonPythonModel:
             int(settings["max_rows"]),
             self.window,
             self.meter,
+            dtype=np.float16 if manifest["precision"] == "fp16" else np.float32,
             one_batch_at_a_time=settings["batching"] == "request",
         )
         self.table.beat(0, 0, 0)
@@ -96,7 +97,7 @@ class UNetLeaf:
         if text is not self.text:
             self.text, self.text_tensor = text, pb_utils.Tensor("encoder_hidden_states", text)
         inputs = [pb_utils.Tensor("sample", sample), pb_utils.Tensor("timestep", timestep[:, None]), self.text_tensor]
-        return wire.call("unet", inputs, "out_sample")
+        return wire.call("unet", inputs, "out_sample").astype(np.float32, copy=False)
 
 
 def reply(request, ending):
