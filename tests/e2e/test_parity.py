@@ -11,19 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
+import diffusers_solvers
 from dressform import Client
 from e2e.conftest import differences
 
-SCHEDULERS: dict[str, tuple[type, dict[str, Any]]] = {
-    "ddim": (diffusers.DDIMScheduler, {}),
-    "euler": (diffusers.EulerDiscreteScheduler, {}),
-    "euler_ancestral": (diffusers.EulerAncestralDiscreteScheduler, {}),
-    "dpmpp_2m": (diffusers.DPMSolverMultistepScheduler, {"use_karras_sigmas": False}),
-    "dpmpp_2m_karras": (diffusers.DPMSolverMultistepScheduler, {"use_karras_sigmas": True}),
-    "unipc": (diffusers.UniPCMultistepScheduler, {}),
-    "lcm": (diffusers.LCMScheduler, {}),
-    "pndm": (diffusers.PNDMScheduler, {"skip_prk_steps": True}),
-}
 PROMPT, NEGATIVE = "a red and white striped t-shirt", "blue, torn"
 
 
@@ -38,8 +29,7 @@ def pipeline(tiny_tryon_source: Path) -> Any:
 
 
 def reference(pipeline: Any, photo: Image.Image, mask: Image.Image, solver: str, **options: Any) -> Image.Image:
-    cls, extra = SCHEDULERS[solver]
-    pipeline.scheduler = cls.from_config(pipeline.exported_schedule, **extra)
+    pipeline.scheduler = diffusers_solvers.scheduler(solver, pipeline.exported_schedule)
     generator = torch.Generator("cpu").manual_seed(options.pop("seed"))
     made = pipeline(PROMPT, photo, mask, negative_prompt=NEGATIVE, generator=generator, **options)
     return made.images[0]
@@ -52,7 +42,7 @@ def check(actual: Image.Image, expected: Image.Image) -> None:
 
 @pytest.mark.parametrize("guidance_scale", [1.0, 7.5])
 @pytest.mark.parametrize("strength", [1.0, 0.6])
-@pytest.mark.parametrize("solver", SCHEDULERS)
+@pytest.mark.parametrize("solver", diffusers_solvers.SOLVERS)
 def test_picture_equals_diffusers(
     pipeline: Any,
     grpc_client: Client,

@@ -16,8 +16,8 @@ from dressform_contract import Fault
 SCHEDULE = SchedulerConfig.from_json({"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"})
 
 
-def make_job(side: int = 2, started_ns: int = 0, **changes: Any) -> Job:
-    """A job of tiny tensors: one channel, ``side`` × ``side`` latents."""
+def job_options(**changes: Any) -> JobOptions:
+    """Options of a plain job, but for ``changes``."""
     values: dict[str, Any] = {
         "task": "inpaint",
         "canvases": ("masked",),
@@ -34,10 +34,15 @@ def make_job(side: int = 2, started_ns: int = 0, **changes: Any) -> Job:
         "deadline_ms": None,
         "service_class": "interactive",
         "preview_every": 0,
-        "started_ns": started_ns,
-        "prepared_ns": started_ns,
+        "started_ns": 0,
+        "prepared_ns": 0,
     }
-    options = JobOptions.from_json(values | changes)
+    return JobOptions.from_json(values | changes)
+
+
+def make_job(side: int = 2, **changes: Any) -> Job:
+    """A job of tiny tensors: one channel, ``side`` × ``side`` latents."""
+    options = job_options(**changes)
     rows = 2 if options.guidance_scale > 1 else 1
     return admit(
         options,

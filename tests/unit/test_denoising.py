@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,14 @@ import pytest
 import torch
 from PIL import Image
 
+import diffusers_solvers
 from denoise.admission import admit
 from denoise.batch import Batch, guide
-from denoise.job import Job, JobOptions
+from denoise.job import Job
 from denoise.schedule import SchedulerConfig
 from dressform_export import build_random_pipeline
 from preprocess import masks
+from unit.denoise_fakes import job_options
 
 HEIGHT, WIDTH, FACTOR = 72, 104, 8
 PIPELINES = {"9-channel": 9, "4-channel": 4}
@@ -50,29 +51,6 @@ def mask() -> np.ndarray:
     return drawn
 
 
-def options(**changes: Any) -> JobOptions:
-    values: dict[str, Any] = {
-        "task": "inpaint",
-        "canvases": (),
-        "solver": "ddim",
-        "num_inference_steps": 5,
-        "strength": 1.0,
-        "eta": 0.0,
-        "guidance_scale": 7.5,
-        "guidance_start": 0.0,
-        "guidance_end": 1.0,
-        "guidance_rescale": 0.0,
-        "seed": 4,
-        "num_images": 1,
-        "deadline_ms": None,
-        "service_class": "interactive",
-        "preview_every": 0,
-        "started_ns": time.monotonic_ns(),
-        "prepared_ns": time.monotonic_ns(),
-    }
-    return JobOptions.from_json(values | changes)
-
-
 def admitted(pipeline: Any, picture: np.ndarray, mask: np.ndarray, **changes: Any) -> Job:
     """A job as the encoders' graphs would feed it."""
     with torch.no_grad():
@@ -88,7 +66,7 @@ def admitted(pipeline: Any, picture: np.ndarray, mask: np.ndarray, **changes: An
         ids = pipeline.tokenizer(prompts, padding="max_length", max_length=77, return_tensors="pt").input_ids
         text = pipeline.text_encoder(ids)[0].numpy()
     return admit(
-        options(canvases=names, **changes),
+        job_options(canvases=names, **({"num_inference_steps": 5} | changes)),
         SchedulerConfig.from_json(pipeline.exported_schedule),
         pipeline.vae.config.scaling_factor,
         text,
@@ -124,24 +102,12 @@ CASES = [
     for scale in (1.0, 7.5)
 ] + [{"solver": "euler_ancestral"}, {"solver": "lcm"}, {"solver": "ddim", "eta": 1.0}, {"solver": "dpmpp_2m_karras"}]
 
-SCHEDULERS = {
-    "ddim": diffusers.DDIMScheduler,
-    "euler": diffusers.EulerDiscreteScheduler,
-    "euler_ancestral": diffusers.EulerAncestralDiscreteScheduler,
-    "dpmpp_2m": diffusers.DPMSolverMultistepScheduler,
-    "dpmpp_2m_karras": diffusers.DPMSolverMultistepScheduler,
-    "unipc": diffusers.UniPCMultistepScheduler,
-    "lcm": diffusers.LCMScheduler,
-    "pndm": diffusers.PNDMScheduler,
-}
-
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case.values())))
 def test_latents_after_every_step_equal_diffusers(
     pipeline: Any, picture: np.ndarray, mask: np.ndarray, case: dict[str, Any]
 ) -> None:
-    extra = {"pndm": {"skip_prk_steps": True}, "dpmpp_2m_karras": {"use_karras_sigmas": True}}.get(case["solver"], {})
-    pipeline.scheduler = SCHEDULERS[case["solver"]].from_config(pipeline.exported_schedule, **extra)
+    pipeline.scheduler = diffusers_solvers.scheduler(case["solver"], pipeline.exported_schedule)
     expected: list[np.ndarray] = []
 
     def keep(_: Any, i: int, t: Any, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

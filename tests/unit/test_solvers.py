@@ -4,25 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-import diffusers
 import numpy as np
 import pytest
 import torch
 
+import diffusers_solvers
 from denoise.schedule import ScheduleError, SchedulerConfig
 from denoise.solvers import FORM_SIZE, OUTPUTS_KEPT, SOLVERS, Plan, make_plan
 from dressform_contract import SOLVERS as CONTRACT_SOLVERS
 
-SCHEDULERS: dict[str, tuple[type, dict[str, Any]]] = {
-    "ddim": (diffusers.DDIMScheduler, {}),
-    "euler": (diffusers.EulerDiscreteScheduler, {}),
-    "euler_ancestral": (diffusers.EulerAncestralDiscreteScheduler, {}),
-    "dpmpp_2m": (diffusers.DPMSolverMultistepScheduler, {"use_karras_sigmas": False}),
-    "dpmpp_2m_karras": (diffusers.DPMSolverMultistepScheduler, {"use_karras_sigmas": True}),
-    "unipc": (diffusers.UniPCMultistepScheduler, {}),
-    "lcm": (diffusers.LCMScheduler, {}),
-    "pndm": (diffusers.PNDMScheduler, {"skip_prk_steps": True}),
-}
 BASE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "clip_sample": False}
 CONFIGS: dict[str, dict[str, Any]] = {
     "sd15": BASE | {"steps_offset": 1, "set_alpha_to_one": False, "timestep_spacing": "leading"},
@@ -48,8 +38,7 @@ def reference(
     name: str, config: dict[str, Any], steps: int, strength: float, eta: float
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """diffusers' trajectory as its inpaint pipeline runs it: samples (the first, then one per call), outputs."""
-    cls, extra = SCHEDULERS[name]
-    scheduler = cls.from_config(config | extra)
+    scheduler = diffusers_solvers.scheduler(name, config)
     scheduler.set_timesteps(steps)
     begin = max(steps - min(int(steps * strength), steps), 0)
     timesteps = scheduler.timesteps[begin:]
