@@ -7,12 +7,16 @@ import re
 import shutil
 import subprocess
 import sys
+import uuid
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
 import dressform_contract
+from dressform import Cancelled, Client
 from dressform_server import Server
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
@@ -71,3 +75,18 @@ def test_the_commands(server: Server, folder: Path) -> None:
     printed = run(["bash", "-ec", script], folder)
     assert "coat.png" in printed
     assert (folder / "coat.png").is_file()
+
+
+def test_watching_and_cancelling_by_curl(server: Server, folder: Path, photo: Image.Image, mask: Image.Image) -> None:
+    lines = here(block("sh", "generate_stream"), server).splitlines()
+    watch, cancel, listing = (line.partition("  #")[0] for line in lines)
+    request_id = uuid.uuid4().hex
+    with Client(server.grpc_url, timeout=300) as client, ThreadPoolExecutor(1) as pool:
+        options: dict[str, Any] = {"num_inference_steps": 150, "num_images": 4, "request_id": request_id}
+        job = pool.submit(client.inpaint, photo, mask, "a coat", **options)
+        while request_id[:8] not in run(["bash", "-ec", listing], folder):
+            assert not job.done()
+        run(["bash", "-ec", f"ID={request_id}; {cancel}"], folder)
+        with pytest.raises(Cancelled):
+            job.result()
+    assert '\\"cancelled\\"' in run(["bash", "-ec", f"ID={request_id}; {watch}"], folder)
