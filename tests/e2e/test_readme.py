@@ -57,7 +57,7 @@ def test_the_contract_table_is_the_contracts() -> None:
 
 def test_the_curl_lines(server: Server, folder: Path) -> None:
     assert shutil.which("curl"), "curl is needed"
-    assert run(["bash", "-ec", here(block("sh", "curl"), server)], folder).strip() == "7"
+    assert run(["bash", "-ec", here(block("sh", "inpaint/generate"), server)], folder).strip() == "7"
     assert Image.open(folder / "coat.png").size == Image.open(folder / "photo.png").size
 
 
