@@ -109,11 +109,21 @@ class TritonProcess:
         except OSError as error:
             self._failure = error
         finally:
-            for segment in _SHARED_MEMORY.glob(f"{self._shared_memory_prefix}*"):
-                segment.unlink(missing_ok=True)
+            self._clear_shared_memory()
             self.journal.finish()
             self._ended.set()
             self._started.set()
+
+    def _clear_shared_memory(self) -> None:
+        """Remove Triton's segments, and what stages that were killed have shared (files that carry Triton's id)."""
+        for segment in _SHARED_MEMORY.glob(f"{self._shared_memory_prefix}*"):
+            segment.unlink(missing_ok=True)
+        if self._child is not None:
+            for shared in _SHARED_MEMORY.glob(f"dressform-{self._child.pid}-*"):
+                if shared.is_dir():
+                    shutil.rmtree(shared, ignore_errors=True)
+                else:
+                    shared.unlink(missing_ok=True)
 
     def _spawn(self, folder: Path) -> subprocess.Popen[str]:
         self._installation.fill(folder)

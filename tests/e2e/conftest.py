@@ -19,7 +19,10 @@ def server(tiny_tryon_repository: Path, tmp_path_factory: pytest.TempPathFactory
     log = tmp_path_factory.mktemp("triton") / "triton.log"
     with Server(tiny_tryon_repository, http_port=0, grpc_port=0, metrics_port=0, log=log) as running:
         running.wait_ready(120)
+        pid = running.pid
         yield running
+    left = [path.name for path in Path("/dev/shm").glob(f"dressform[-_]{pid}[-_]*")]
+    assert left == [], "the server left something behind in shared memory"
 
 
 @pytest.fixture(scope="session", params=["grpc", "http"])
