@@ -8,12 +8,15 @@ and the schedule (kinds, seeds, times) is the same for both.
 
 What the numbers mean, for each mode and offered rate:
 
-- *load*: offered rate over the solo capacity, which is that of a server that does one request at a time with no gap.
-  It is the limit without batching; 1 / the mean of the mix's solo times, measured at the start.
+- *offered* (requests/s): what the schedule really held. *load*: the rate asked of it, over the solo capacity: that of a
+  server that does one request at a time with no gap, 1 / the mean of the mix's solo times (measured at the start). It
+  is the limit without batching.
 - *goodput* (requests/s): those answered within the SLO, 2 × the solo time of their own kind. Its limit is the offered
   rate. *share*: of all offered, refusals and errors included.
 - *p50, p95* (s): latency of answered requests, from when each was *due*. *slowdown*: latency over solo time.
 - *batch*: mean jobs in a UNet call. *refused*: the server was full. *failed*: any other error; their text is printed.
+- *interrupted*: jobs that sat out a UNet call between two steps of their own. With request-level batching it must be 0,
+  or batches are not run to their end and the comparison is unfair.
 
 Client and server share the machine. With ``--out`` the JSON (also the last line of stdout), a chart and two traces for
 ``dressform_bench.trace`` are written there.
@@ -38,19 +41,21 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from dressform import Client, DressformError
-from dressform_export.demo.__main__ import exported
-from dressform_server import Server
 from google.protobuf import text_format
 from PIL import Image
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from dressform_bench import arrivals_chart
+from dressform import Client, DressformError, Options
+from dressform_bench import arrivals_chart, trace
 from dressform_bench.goodput import Outcome, finding, summary
 from dressform_bench.schedule import MIX, Arrival, Kind, capacity, poisson
+from dressform_export.demo.__main__ import exported
+from dressform_server import Server
 
 MODES = ("step", "request")
+LOADS = (0.5, 0.75, 1, 1.5, 2, 3)
 SLO_FACTOR = 2.0
+MODEL = "tiny random inpainting pipeline, ONNX Runtime fp32 on the CPU"
 THREADS = 96
 """Requests at once, at most; the server refuses beyond 32, so that these never run out."""
 TIMEOUT_SECONDS = 120
@@ -61,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _options(argv)
     with ExitStack() as stack:
         folder = options.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        repository = exported(folder)
+        repository = options.repository or exported(folder)
         clients = {mode: stack.enter_context(served(repository, mode, options.onnx_threads)) for mode in MODES}
         report = measured({mode: Caller(client, options.pixels) for mode, client in clients.items()}, options)
     failed = sum(row["failed"] for row in report["rows"])
@@ -80,13 +85,18 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--loads", type=float, nargs="+", default=[0.5, 1, 1.5, 2, 3], help="rates / solo capacity")
-    parser.add_argument("--seconds", type=float, default=10, help="of arrivals, for each mode, load and repeat")
-    parser.add_argument("--repeats", type=int, default=2, help="of everything, each with other arrivals")
+    parser.add_argument(
+        "--loads", type=float, nargs="+", default=[0.5, 0.75, 1, 1.5, 2, 3], help="rates / solo capacity"
+    )
+    parser.add_argument("--seconds", type=float, default=5, help="of arrivals, for each mode, load and repeat")
+    parser.add_argument("--repeats", type=int, default=4, help="of everything, each with other arrivals")
     parser.add_argument("--pixels", type=int, default=64, help="side of the pictures")
     parser.add_argument("--seed", type=int, default=0, help="of the arrivals")
     parser.add_argument("--onnx-threads", type=int, default=1, help="threads of ONNX Runtime (1: a core for the rest)")
-    parser.add_argument("--folder", type=Path, help="keep the export here for the next run (else a temporary one)")
+    parser.add_argument("--repository", type=Path, help="an export to serve, instead of a tiny random pipeline's")
+    parser.add_argument("--folder", type=Path, help="keep the tiny export here for the next run")
+    parser.add_argument("--model", default=MODEL, help="its name in the report")
+    parser.add_argument("--note", default="", help="kept in the JSON: what else there is to know of this run")
     parser.add_argument("--out", type=Path, help="folder for JSON, chart and traces")
     options = parser.parse_args(argv)
     if options.out is not None:
@@ -100,8 +110,8 @@ def served(repository: Path, mode: str, onnx_threads: int) -> Iterator[Client]:
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(shutil.copytree(repository, Path(folder) / "repository"))
         _set_batching(copy / "denoise" / "config.pbtxt", mode)
-        ports = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
-        with Server(copy, log=Path(folder) / "log", onnx_threads=onnx_threads, **ports) as server:
+        log = Path(folder) / "log"
+        with Server(copy, http_port=0, grpc_port=0, metrics_port=0, log=log, onnx_threads=onnx_threads) as server:
             server.wait_ready(120)
             with Client(server.grpc_url, timeout=TIMEOUT_SECONDS) as client:
                 yield client
@@ -124,18 +134,16 @@ class Caller:
 
     def __call__(self, kind: Kind, seed: int) -> dict[str, Any]:
         """The answer's info."""
-        return self._client.inpaint(
-            self._picture,
-            self._mask,
-            "a red woollen coat",
-            num_inference_steps=kind.steps,
-            solver=kind.solver,
-            guidance_scale=kind.guidance_scale,
-            height=self._pixels,
-            width=self._pixels,
-            composite="none",
-            seed=seed,
-        ).info
+        options: Options = {
+            "num_inference_steps": kind.steps,
+            "solver": kind.solver,
+            "guidance_scale": kind.guidance_scale,
+            "height": self._pixels,
+            "width": self._pixels,
+            "composite": "none",
+            "seed": seed,
+        }
+        return self._client.inpaint(self._picture, self._mask, "a red woollen coat", **options).info
 
     def timed(self, kind: Kind) -> float:
         """Seconds of one request."""
@@ -170,15 +178,22 @@ def measured(callers: Mapping[str, Caller], options: argparse.Namespace) -> dict
     for load in options.loads:
         for mode in MODES:
             figures = summary(outcomes[mode, load], solo, SLO_FACTOR, options.seconds * options.repeats)
-            rows.append({"mode": mode, "load": load, "offered_per_s": round(load * limit, 3), **figures})
+            infos = [one.info for one in outcomes[mode, load] if one.info is not None]
+            figures["interrupted"] = trace.interrupted(trace.rows(infos))
+            rows.append({"mode": mode, "load": load, **figures})
     for row in rows:
         print(_line(row), flush=True)
     return {
         "benchmark": "arrivals",
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "machine": {"cpus": os.cpu_count(), "system": platform.platform(), "load_average_before": load_average},
+        "machine": {
+            "cpus": os.cpu_count(),
+            "system": f"{platform.system()} {platform.machine()}",
+            "load_average_before": load_average,
+        },
         "settings": {name: getattr(options, name) for name in ("seconds", "repeats", "pixels", "seed", "onnx_threads")},
-        "model": "tiny random inpainting pipeline, ONNX Runtime fp32 on the CPU",
+        "note": options.note,
+        "model": options.model,
         "slo": f"{SLO_FACTOR:g} x the solo time of the kind",
         "solo_capacity_per_s": round(limit, 3),
         "kinds": [_kind_row(kind, solos, solo[kind]) for kind in MIX],
@@ -261,7 +276,7 @@ def _line(row: Mapping[str, Any]) -> str:
         f"load {row['load']:<4g} {row['mode']:7} offered {row['offered_per_s']:6.2f}/s  goodput "
         f"{row['goodput_per_s']:6.2f}/s  share {row['share_within_slo'] or 0:4.0%}  p50 {row['p50_s']} s  "
         f"p95 {row['p95_s']} s  slowdown p95 {row['p95_slowdown']}  batch {row['mean_batch']}  "
-        f"refused {row['refused']}  failed {row['failed']}"
+        f"refused {row['refused']}  failed {row['failed']}  interrupted {row['interrupted']}"
     )
 
 

@@ -36,27 +36,37 @@ def draw(report: Mapping[str, Any], out: Path) -> None:
         rates = [row["offered_per_s"] for row in rows]
         for axes, name in ((goodput, "goodput_per_s"), (latency, "p95_s")):
             axes.plot(rates, [row[name] for row in rows], linewidth=2, markersize=6, **style)
+        for row in rows:
+            if row["refused"]:
+                share = f"{row['refused'] / row['offered']:.0%} refused"
+                place: dict[str, Any] = {"textcoords": "offset points", "ha": "left", "va": "center", "fontsize": 8}
+                latency.annotate(share, (row["offered_per_s"], row["p95_s"]), (8, 0), color=style["color"], **place)
     top = max(row["offered_per_s"] for row in report["rows"])
     best = max(row["goodput_per_s"] for row in report["rows"])
     goodput.plot([0, top], [0, top], color="0.6", linestyle="--", linewidth=1, label="everything offered (limit)")
-    goodput.set(ylim=(0, 1.45 * best), ylabel="goodput: requests within SLO per second")
+    goodput.set(ylim=(0, 1.15 * best), ylabel="goodput: requests within SLO per second")
     latency.set(yscale="log", ylabel="p95 latency of answered requests (s)")
     latency.yaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda value, _: f"{value:g}"))
     latency.yaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
     latency.yaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
     solo = report["solo_capacity_per_s"]
     for axes in (goodput, latency):
-        axes.set(xlim=(0, 1.04 * top), xlabel="offered rate (requests per second, Poisson)")
+        axes.set(
+            xlim=(0, (1.04 if axes is goodput else 1.2) * top), xlabel="offered rate (requests per second, Poisson)"
+        )
         axes.axvline(solo, color="0.6", linestyle=":", linewidth=1)
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
     goodput.annotate(
         "solo\ncapacity", (solo, 0), (4, 4), textcoords="offset points", color="0.4", fontsize=8, va="bottom"
     )
-    goodput.legend(loc="upper left", fontsize=8.5, frameon=False)
+    handles, labels = goodput.get_legend_handles_labels()
+    figure.legend(
+        handles, labels, loc="upper left", bbox_to_anchor=(0.005, 0.945), ncols=3, fontsize=9.5, frameon=False
+    )
     figure.suptitle(title(report), fontsize=13, fontweight="bold", x=0.01, ha="left")
     figure.text(0.01, 0.01, caption(report), fontsize=8, color="0.35")
-    figure.tight_layout(rect=(0, 0.035, 1, 0.97))
+    figure.tight_layout(rect=(0, 0.035, 1, 0.95))
     figure.savefig(out)
     pyplot.close(figure)
 

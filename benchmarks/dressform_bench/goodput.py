@@ -62,6 +62,7 @@ def summary(
     infos = [one.info for one in answered if one.info is not None]
     latencies = [one.latency for one in answered]
     return {
+        "offered_per_s": _rounded(len(outcomes) / seconds),
         "offered": len(outcomes),
         "answered": len(answered),
         "refused": errors["Overloaded"],

@@ -6,13 +6,15 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from dressform.options import Solver
+
 
 @dataclass(frozen=True)
 class Kind:
     """One class of request; ``weight`` is its share of all, relative to the others."""
 
     steps: int
-    solver: str
+    solver: Solver
     guidance_scale: float
     weight: float
 

@@ -13,8 +13,10 @@ from __future__ import annotations
 import argparse
 import bisect
 import json
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,12 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.colors import Normalize
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
+
+COLOURS = "viridis_r"
+AXIS_POINTS = 760
+"""Length of the time axis, about, in points (1/72 inch)."""
 
 SAME_CALL_MS = 0.01
 """Step ends that lie closer are of one UNet call: they are the same instant, rounded to a microsecond."""
@@ -75,6 +83,11 @@ def _row(info: Mapping[str, Any], calls: Sequence[float]) -> Row:
         cells.append(Cell(ready, end, batch))
         ready = end
     return Row(arrived, arrived + parts["total"], tuple(cells))
+
+
+def interrupted(found: Sequence[Row]) -> int:
+    """Jobs that missed a UNet call between two steps of their own: none where a batch runs to its end."""
+    return sum(any(b.start - a.end > SAME_CALL_MS for a, b in pairwise(row.cells)) for row in found)
 
 
 def busiest(found: Sequence[Row], milliseconds: float) -> tuple[float, float]:
@@ -127,32 +140,45 @@ def draw(panels: Mapping[str, Sequence[Row]], seconds: float, out: Path) -> None
     }
     top = max(cell.batch for found in shown.values() for row in found for cell in row.cells)
     longest = max(end - start for start, end in windows.values()) / 1000
+    heights = [min(max(0.085 * len(found), 2.5), 9) for found in shown.values()]
     figure, grid = pyplot.subplots(
-        len(panels), 1, figsize=(12, 1.2 + 3.9 * len(panels)), dpi=150, squeeze=False, sharex=True, layout="constrained"
+        len(panels),
+        1,
+        figsize=(12, 1.2 + sum(heights)),
+        dpi=150,
+        squeeze=False,
+        sharex=True,
+        layout="constrained",
+        height_ratios=heights,
     )
     for axes, (name, found) in zip(grid[:, 0], shown.items()):
-        cells = _panel(axes, found, windows[name][0], Normalize(0, top))
+        cells = _panel(axes, found, windows[name][0], Normalize(1, max(top, 2)), longest)
         axes.set(xlim=(0, longest), ylim=(len(found), -1), ylabel="job, in order of arrival")
         axes.set_title(name, loc="left", fontweight="bold")
     grid[-1, 0].set_xlabel("time (s)")
-    line = Line2D([], [], color="0.6", linewidth=1, label="in the server, not in a UNet call: waiting, encoding, decoding")
-    figure.legend(handles=[line], loc="outside lower right", frameon=False, fontsize=9)
-    bar = figure.colorbar(cells, ax=grid[:, 0].tolist(), fraction=0.03, pad=0.01)
-    bar.set_label("jobs in the step's UNet call")
+    line = Line2D([], [], color="0.6", linewidth=1, label="in the server, not in a UNet call (waits, encodes, decodes)")
+    step = Patch(color=pyplot.get_cmap(COLOURS)(0.5), label="a denoising step, coloured by the jobs in its UNet call")
+    figure.legend(handles=[step, line], loc="outside lower left", ncols=2, frameon=False, fontsize=9)
+    bar = figure.colorbar(cells, ax=grid[:, 0].tolist(), fraction=0.03, pad=0.01, ticks=MaxNLocator(integer=True))
+    bar.set_label("jobs in the UNet call")
     figure.savefig(out)
     pyplot.close(figure)
 
 
-def _panel(axes: Axes, found: Sequence[Row], start: float, scale: Normalize) -> PolyCollection:
-    """Rows and cells, in seconds since ``start`` (ms)."""
+def _panel(axes: Axes, found: Sequence[Row], start: float, scale: Normalize, seconds: float) -> PolyCollection:
+    """Rows and cells, in seconds since ``start`` (ms); the axis is ``seconds`` long."""
     lines = [[((row.arrived - start) / 1e3, k), ((row.answered - start) / 1e3, k)] for k, row in enumerate(found)]
-    axes.add_collection(LineCollection(lines, colors="0.6", linewidths=0.8))
+    axes.add_collection(LineCollection(lines, colors="0.6", linewidths=0.8, zorder=1))
     boxes = [
         [(x, k + y) for x, y in zip(_corners(cell, start), (-0.42, 0.42, 0.42, -0.42))]
         for k, row in enumerate(found)
         for cell in row.cells
     ]
-    cells = PolyCollection(boxes, cmap="viridis_r", norm=scale, edgecolors="white", linewidths=0.25)
+    width = (
+        statistics.median(cell.end - cell.start for row in found for cell in row.cells) / 1e3 / seconds * AXIS_POINTS
+    )
+    edge = min(0.4, 0.12 * width)  # a line that narrow cells are not lost under
+    cells = PolyCollection(boxes, cmap=COLOURS, norm=scale, edgecolors="white", linewidths=edge, zorder=2)
     cells.set_array([cell.batch for row in found for cell in row.cells])
     axes.add_collection(cells)
     axes.spines[["top", "right"]].set_visible(False)

@@ -133,6 +133,8 @@ class Engine:
     def _step(self, ready: Mapping[int, Job]) -> dict[int, Fault]:
         """One UNet call for the jobs whose turn it is; faults of those that it failed."""
         chosen = self._chosen(list(ready.values()))
+        if not chosen:
+            return {}
         batch = self._batched(chosen)
         started = self._clock()
         for job in chosen:
@@ -149,10 +151,12 @@ class Engine:
         return {}
 
     def _chosen(self, ready: list[Job]) -> list[Job]:
-        """The jobs of this round's call."""
+        """The jobs of this round's call; none where a fixed batch is not complete."""
         now = self._clock()
         if self._fixed is not None:  # request-level batching, for comparison: a batch runs to its end before the next
-            self._fixed = [job for job in self._fixed if job in ready] or ready
+            self._fixed = [job for job in self._fixed if job in self.jobs.values()] or ready
+            if any(job not in ready for job in self._fixed):
+                return []  # the rest of the batch comes with the next round
             ready = self._fixed
         shape = choose_shape(ready, self._turns)
         self._turn += 1

@@ -193,6 +193,16 @@ def test_request_level_batching_runs_a_batch_to_its_end() -> None:
     assert bench.unet.calls == [2, 2, 2, 2, 2, 4]
 
 
+def test_request_level_batching_waits_for_the_whole_batch() -> None:
+    bench = Bench(one_batch_at_a_time=True)
+    bench.admit(make_job(seed=1), make_job(seed=2))
+    bench.round()
+    for _ in range(5):
+        bench.round(1)
+    bench.run()
+    assert bench.unet.calls == [4, 4, 4, 4]
+
+
 def test_a_half_precision_graph_gets_half_precision_rows() -> None:
     seen = {}
 

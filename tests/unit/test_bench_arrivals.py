@@ -1,0 +1,128 @@
+"""The open loop's pure parts: schedule, accounting, finding."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from dressform_bench.goodput import Outcome, finding, mean_batch, percentile, summary
+from dressform_bench.schedule import MIX, Kind, capacity, poisson
+
+SHORT, LONG = Kind(4, "lcm", 1.0, 3), Kind(50, "ddim", 7.5, 1)
+SOLO = {SHORT: 0.1, LONG: 1.0}
+
+
+def test_a_schedule_is_its_seeds_alone() -> None:
+    assert poisson(5, 20, MIX, seed=3) == poisson(5, 20, MIX, seed=3)
+    assert poisson(5, 20, MIX, seed=3) != poisson(5, 20, MIX, seed=4)
+
+
+def test_another_rate_brings_the_same_requests_faster() -> None:
+    slow, fast = poisson(2, 50, MIX, seed=1), poisson(4, 25, MIX, seed=1)
+    assert [(one.kind, one.seed) for one in slow] == [(one.kind, one.seed) for one in fast]
+    assert [one.at for one in slow] == pytest.approx([2 * one.at for one in fast])
+
+
+def test_gaps_are_exponential() -> None:
+    times = [0.0, *(one.at for one in poisson(10, 500, MIX, seed=0))]
+    gaps = sorted(later - earlier for earlier, later in pairwise(times))
+    n = len(gaps)
+    assert times == sorted(times)
+    assert times[-1] < 500
+    assert statistics.mean(gaps) == pytest.approx(0.1, rel=0.05)
+    assert statistics.stdev(gaps) == pytest.approx(0.1, rel=0.07)
+    # Kolmogorov-Smirnov distance to 1 - exp(-10 t), below its 1 % bound
+    assert max(abs((k + 0.5) / n - (1 - math.exp(-10 * gap))) for k, gap in enumerate(gaps)) < 1.63 / math.sqrt(n)
+
+
+def test_kinds_come_by_their_weights() -> None:
+    arrivals = poisson(100, 100, [SHORT, LONG], seed=0)
+    assert sum(one.kind == SHORT for one in arrivals) / len(arrivals) == pytest.approx(0.75, abs=0.02)
+
+
+def test_a_schedule_is_bounded() -> None:
+    with pytest.raises(ValueError, match="more than the 100 requests"):
+        poisson(50, 10, MIX, seed=0, limit=100)
+    with pytest.raises(ValueError, match="above 0"):
+        poisson(0, 10, MIX, seed=0)
+
+
+def test_capacity_weighs_kinds() -> None:
+    assert capacity(SOLO) == pytest.approx(1 / (0.75 * 0.1 + 0.25 * 1.0))
+
+
+@pytest.mark.parametrize(("percent", "expected"), [(50, 2), (75, 3), (76, 4), (95, 4), (100, 4), (1, 1)])
+def test_percentile_is_the_nearest_rank(percent: float, expected: int) -> None:
+    assert percentile([4, 1, 3, 2], percent) == expected
+
+
+def test_percentile_of_nothing() -> None:
+    assert percentile([], 95) is None
+    with pytest.raises(ValueError, match="not 0"):
+        percentile([1], 0)
+
+
+def test_a_call_of_three_counts_once() -> None:
+    together = [{"batch_sizes": [3]}, {"batch_sizes": [3]}, {"batch_sizes": [3, 1]}]
+    assert mean_batch(together) == pytest.approx(4 / 2)
+    assert mean_batch([]) is None
+
+
+def answer(kind: Kind, due: float, latency: float, sent_late: float = 0.0) -> Outcome:
+    return Outcome(kind, due, due + sent_late, due + latency, info={"batch_sizes": [1]})
+
+
+def test_goodput_counts_from_when_requests_were_due() -> None:
+    outcomes = [
+        answer(SHORT, 0, 0.19),  # within
+        answer(SHORT, 1, 0.21),  # late
+        answer(SHORT, 2, 0.3, sent_late=0.2),  # 0.1 s after it was sent, but due earlier: late
+        answer(LONG, 3, 1.9),  # within: its own kind's SLO
+        Outcome(LONG, 4, 4, 4.01, "Overloaded", "full"),
+        Outcome(LONG, 5, 5, 5.01, "ServerError", "broken"),
+    ]
+    found = summary(outcomes, SOLO, 2.0, seconds=10)
+    counted = {name: found[name] for name in ("offered", "answered", "within_slo", "refused", "failed")}
+    assert counted == {"offered": 6, "answered": 4, "within_slo": 2, "refused": 1, "failed": 1}
+    assert found["offered_per_s"] == pytest.approx(0.6)
+    assert found["goodput_per_s"] == pytest.approx(0.2)
+    assert found["share_within_slo"] == pytest.approx(2 / 6, abs=1e-4)
+    assert found["errors"] == {"Overloaded": 1, "ServerError": 1}
+    assert (found["p50_s"], found["p95_s"]) == (0.21, 1.9)
+    assert found["p95_slowdown"] == pytest.approx(3.0)
+    assert found["p95_send_delay_ms"] == pytest.approx(200)
+
+
+def row(mode: str, load: float, goodput: float, share: float, p95: float | None = 1.0) -> dict[str, Any]:
+    figures = {"goodput_per_s": goodput, "share_within_slo": share, "p95_s": p95}
+    return {"mode": mode, "load": load, "offered_per_s": 10 * load, **figures}
+
+
+def test_the_finding_says_where_request_level_is_better_too() -> None:
+    rows = [
+        row("step", 1, 9, 0.95),
+        row("request", 1, 6, 0.6),
+        row("step", 2, 3, 0.15),
+        row("request", 2, 4, 0.2, None),
+    ]
+    found = finding(rows)
+    assert found["peak_goodput_per_s"] == {"step": 9, "request": 6}
+    assert found["peak_ratio"] == 1.5
+    assert [ratio["goodput"] for ratio in found["ratios"]] == [1.5, 0.75]
+    assert [ratio["p95"] for ratio in found["ratios"]] == [1.0, None]
+    assert found["kept_rate_per_s"] == {"step": 10, "request": 0.0}
+
+
+def test_a_share_kept_again_at_a_higher_rate_does_not_count() -> None:
+    rows = [
+        row(mode, load, 1, share) for load, share in ((1, 0.95), (2, 0.5), (3, 0.95)) for mode in ("step", "request")
+    ]
+    assert finding(rows)["kept_rate_per_s"] == {"step": 10, "request": 10}
+
+
+def test_a_ratio_to_nothing_is_none() -> None:
+    assert finding([row("step", 1, 2, 0.2), row("request", 1, 0, 0)])["peak_ratio"] is None
