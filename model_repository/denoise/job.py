@@ -104,8 +104,12 @@ class Job:
     admitted_ns: int = 0
     first_step_ns: int = 0
     finished_ns: int = 0
+    _guided: list[bool] = field(init=False)
 
     def __post_init__(self) -> None:
+        n, o = len(self.plan), self.options
+        start, end = int(o.guidance_start * n), int(o.guidance_end * n)
+        self._guided = [o.guidance_scale > 1 and start <= step < end for step in range(n)] + [False]
         self.saved = self.sample
         self.outputs = [np.zeros_like(self.sample)] * OUTPUTS_KEPT
 
@@ -127,12 +131,7 @@ class Job:
     @property
     def guided(self) -> bool:
         """Whether guidance acts at the current step."""
-        return self.guided_at(self.step)
-
-    def guided_at(self, step: int) -> bool:
-        """Whether guidance acts at ``step``."""
-        n, o = len(self.plan), self.options
-        return o.guidance_scale > 1 and int(o.guidance_start * n) <= step < int(o.guidance_end * n)
+        return self._guided[self.step]
 
     @property
     def rows(self) -> int:

@@ -55,16 +55,11 @@ class TritonPythonModel:
 
     def execute(self, requests):
         """Admit → round (drop, gather, choose, step) → reply."""
-        refused = {}
-        for request in requests:
-            key = request.correlation_id()
-            if key not in self.engine.jobs:
-                fault = self.admitted(key, request)
-                if fault is not None:
-                    refused[key] = fault
-        keys = [key for request in requests if (key := request.correlation_id()) not in refused]
-        ended = refused | self.engine.round(keys)
-        return [reply(request, ended.get(request.correlation_id())) for request in requests]
+        arrived = {request.correlation_id(): request for request in requests}
+        new = {key: request for key, request in arrived.items() if key not in self.engine.jobs}
+        refused = {key: fault for key, request in new.items() if (fault := self.admitted(key, request)) is not None}
+        ended = refused | self.engine.round([key for key in arrived if key not in refused])
+        return [reply(request, ended.get(key)) for key, request in arrived.items()]
 
     def admitted(self, key, request):
         """Make a new job of what was handed over; the fault if that fails."""
