@@ -87,12 +87,11 @@ def requests() -> list[dict[str, Any]]:
         guidance = draw.choice([1.0, 3.0, 7.5])
         made.append({"height": height, "width": width, "num_inference_steps": steps, "guidance_scale": guidance})
         made[-1] |= {"solver": SOLVERS[i % 8], "strength": draw.choice([1.0, 0.6]), "seed": i, "kind": "good"}
-    made += [
-        {"num_inference_steps": 150, "height": 96, "width": 64, "seed": 50 + i, "kind": "cancel"} for i in range(3)
-    ]
-    made += [{"num_inference_steps": 150, "deadline_ms": 400, "seed": 60 + i, "kind": "late"} for i in range(2)]
-    made += [{"num_inference_steps": 150, "seed": 65, "kind": "late", "deadline_ms": 1}]
-    made += [{"num_inference_steps": 20, "width": POISONED_WIDTH, "seed": 70, "kind": "poison"}]
+    long = {"num_inference_steps": 150, "num_images": 4}  # far longer than the deadlines, on any machine
+    made += [long | {"seed": 50 + 10 * i, "height": 96, "width": 64, "kind": "cancel"} for i in range(3)]
+    made += [long | {"seed": 80 + 10 * i, "deadline_ms": 400, "kind": "late"} for i in range(2)]
+    made += [long | {"seed": 100, "deadline_ms": 1, "kind": "late"}]
+    made += [{"num_inference_steps": 20, "width": POISONED_WIDTH, "seed": 110, "kind": "poison"}]
     draw.shuffle(made)
     return made
 

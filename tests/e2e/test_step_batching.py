@@ -51,7 +51,7 @@ def test_sixteen_strangers_do_not_matter(grpc_client: Client, photo: Image.Image
     alone = run(1, **one)
     solvers: list[Any] = ["ddim", "euler", "unipc", "pndm"]
     with ThreadPoolExecutor(18) as pool:
-        strangers = [pool.submit(run, 100 + i, num_inference_steps=40, solver=solvers[i % 4]) for i in range(16)]
+        strangers = [pool.submit(run, 100 + i, num_inference_steps=80, solver=solvers[i % 4]) for i in range(16)]
         among = pool.submit(run, 1, **one)
         while not all(future.running() or future.done() for future in strangers):
             time.sleep(0.01)
@@ -69,15 +69,15 @@ def test_sixteen_strangers_do_not_matter(grpc_client: Client, photo: Image.Image
 def test_a_late_short_request_overtakes_a_long_one(grpc_client: Client, photo: Image.Image, mask: Image.Image) -> None:
     ends: dict[str, float] = {}
 
-    def run(name: str, steps: int) -> Any:
-        result = grpc_client.inpaint(photo, mask, name, num_inference_steps=steps, seed=1)
+    def run(name: str, steps: int, images: int) -> Any:
+        result = grpc_client.inpaint(photo, mask, name, num_inference_steps=steps, num_images=images, seed=1)
         ends[name] = time.monotonic()
         return result
 
     with ThreadPoolExecutor(2) as pool:
-        long = pool.submit(run, "long", 150)
+        long = pool.submit(run, "long", 150, 4)
         time.sleep(0.3)
-        short = pool.submit(run, "short", 4)
+        short = pool.submit(run, "short", 4, 1)
         assert ends == {}, "the long request ended before the short one was sent"
         joined = short.result()
         long.result()
