@@ -1,6 +1,6 @@
 """What every Python stage needs of Triton: reading requests, answering with coded errors, calling a leaf model.
 
-This file and the ``model.py`` files are the only ones that know Triton.
+This file, ``metrics.py`` and the ``model.py`` files are the only ones that know Triton.
 """
 
 from __future__ import annotations

@@ -86,11 +86,10 @@ class Engine:
         self._turns: dict[tuple[int, ...], int] = {}
         self._turn = 0
         self._gathered = 0
-        self._seen: dict[int, int] = {}
 
     def admit(self, key: int, job: Job) -> None:
         """Take a job in; it has its first step in the next round that serves its shape."""
-        job.admitted_ns = self._clock()
+        job.admitted_ns = job.seen_ns = self._clock()
         self.jobs[key] = job
         self._meter.count("dressform_jobs_admitted_total")
         self._gauges()
@@ -137,8 +136,7 @@ class Engine:
             return {}
         batch = self._batched(chosen)
         started = self._clock()
-        for job in chosen:
-            self._first_step(job, started)
+        self._start([job for job in chosen if not job.first_step_ns], started)
         try:
             batch.step(self._unet)
         except Exception as error:
@@ -180,10 +178,13 @@ class Engine:
             self._batch.release()
             self._batch = None
 
-    def _first_step(self, job: Job, now: int) -> None:
-        if not job.first_step_ns:
+    def _start(self, fresh: list[Job], now: int) -> None:
+        """Jobs before their first step: from waiting to active."""
+        for job in fresh:
             job.first_step_ns = now
             self._meter.observe("dressform_time_to_first_step_seconds", (now - job.options.started_ns) / 1e9)
+        if fresh:
+            self._gauges()
 
     def _failed(self, error: Exception, jobs: Mapping[int, Job]) -> dict[int, Fault]:
         """The jobs of a failed call, each with the reason; the others go on."""
@@ -224,15 +225,14 @@ class Engine:
     def _sweep(self, keys: Collection[int], now: int) -> None:
         """Forget jobs that the server does not hand over any more."""
         for key in keys:
-            self._seen[key] = now
-        for key in [key for key, seen in self._seen.items() if now - seen > ABANDONED_NS and key in self.jobs]:
+            self.jobs[key].seen_ns = now
+        for key in [key for key, job in self.jobs.items() if now - job.seen_ns > ABANDONED_NS]:
             self._leave(key, Fault("CANCELLED", "abandoned by the server"))
 
     def _leave(self, key: int, fault: Fault | None) -> None:
         """A job's end: its rows are free."""
         self._release()
         job = self.jobs.pop(key)
-        self._seen.pop(key, None)
         job.finished_ns = self._clock()
         code = fault.code if fault is not None else ""
         outcome = {"": "finished", "CANCELLED": "cancelled"}.get(code, "failed")

@@ -11,8 +11,12 @@ from numpy.typing import NDArray
 
 from denoise.noise import TorchGenerator
 from denoise.solvers import OUTPUTS_KEPT, Plan
+from jobs.entry import Slot
 
 Floats = NDArray[np.float32]
+
+NOBODYS = Slot(-1, 0)
+"""No place on the job table: what is written there is ignored."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,8 @@ class Job:
     """State of one request: ``sample`` [n, C, h, w], the solver's history, and where it stands in its plan.
 
     ``saved`` and ``outputs`` are current while no `Batch` holds the job; ``rounds_missed`` counts the UNet calls since
-    the job was ready that went without it.
+    the job was ready that went without it; ``seen_ns`` is when the server last handed it over; ``slot`` is its place on
+    the job table.
     """
 
     options: JobOptions
@@ -91,10 +96,12 @@ class Job:
     conditioning: Conditioning
     sample: Floats
     generators: list[TorchGenerator]
+    slot: Slot = NOBODYS
     known: Known | None = None
     crop_height: int | None = None
     step: int = 0
     rounds_missed: int = 0
+    seen_ns: int = 0
     saved: Floats = field(init=False)
     outputs: list[Floats] = field(init=False)
     batch_sizes: list[int] = field(default_factory=list)

@@ -37,7 +37,7 @@ def choose(jobs: Sequence[Job], now_ns: int, step_ns: float, max_rows: int) -> l
     """
     if sum(job.rows for job in jobs) <= max_rows:
         return list(jobs)
-    ranked = sorted(range(len(jobs)), key=lambda k: (*_rank(jobs[k], now_ns, step_ns), k))
+    ranked = sorted(range(len(jobs)), key=lambda k: (_rank(jobs[k], now_ns, step_ns), k))
     chosen: set[int] = set()
     rows = 0
     for k in ranked:
@@ -47,14 +47,13 @@ def choose(jobs: Sequence[Job], now_ns: int, step_ns: float, max_rows: int) -> l
     return [job for k, job in enumerate(jobs) if k in chosen]
 
 
-def _rank(job: Job, now_ns: int, step_ns: float) -> tuple[int, float, int, int]:
+def _rank(job: Job, now_ns: int, step_ns: float) -> tuple[int, float, int]:
     if job.rounds_missed >= PATIENCE:
-        return 0, -job.rounds_missed, 0, 0
+        return 0, -job.rounds_missed, 0
     slack = slack_ns(job, now_ns, step_ns)
-    batch = int(job.options.service_class == "batch")
     if slack is not None and slack < PATIENCE * step_ns:
-        return 1, slack, 0, 0
-    return 2, batch, job.remaining, 0
+        return 1, slack, 0
+    return 2, job.options.service_class == "batch", job.remaining
 
 
 def slack_ns(job: Job, now_ns: int, step_ns: float) -> float | None:

@@ -6,7 +6,7 @@ from denoise.batch import Batch
 from denoise.job import Floats, Job
 from denoise.preview import preview
 from dressform_contract import Fault
-from jobs.entry import Progress, Slot
+from jobs.entry import Progress
 from jobs.table import JobTable
 
 
@@ -17,37 +17,31 @@ class TableWindow:
         self._table = table
         self._latent_to_rgb = latent_to_rgb
         self._prediction_type = prediction_type
-        self._slots: dict[int, Slot] = {}
         self._lease = table.lease()
-
-    def enter(self, job: Job, slot: Slot) -> None:
-        """``job`` has ``slot``."""
-        self._slots[id(job)] = slot
 
     def cancelled(self, job: Job) -> bool:
         """Whether the job was marked on the table."""
-        return self._table.cancelled(self._slots[id(job)])
+        return self._table.cancelled(job.slot)
 
     def waiting(self, job: Job, position: int, eta_ms: int) -> None:
         """Write the job's place in the queue."""
         progress = Progress("waiting", job.step, len(job.plan), position, eta_ms)
-        self._table.report(self._slots[id(job)], progress, self._lease)
+        self._table.report(job.slot, progress, self._lease)
 
     def stepped(self, job: Job, batch: Batch, eta_ms: int) -> None:
         """Write the job's step, and its preview where one is due."""
-        slot, total, every = self._slots[id(job)], len(job.plan), job.options.preview_every
+        every = job.options.preview_every
         if every and not job.done and job.step % every == 0:
             clean = batch.predicted_clean(job, self._prediction_type)[0]
             shown = clean if job.crop_height is None else clean[:, : job.crop_height]
-            self._table.preview(slot, preview(shown, self._latent_to_rgb))
-        progress = Progress("decoding" if job.done else "running", job.step, total, 0, eta_ms)
-        self._table.report(slot, progress, self._lease)
+            self._table.preview(job.slot, preview(shown, self._latent_to_rgb))
+        progress = Progress("decoding" if job.done else "running", job.step, len(job.plan), 0, eta_ms)
+        self._table.report(job.slot, progress, self._lease)
 
     def ended(self, job: Job, fault: Fault | None) -> None:
         """Free the slot of a job that failed; a finished one still has its pictures to be decoded."""
-        slot = self._slots.pop(id(job))
         if fault is not None:
-            self._table.free(slot, "cancelled" if fault.code == "CANCELLED" else "failed")
+            self._table.free(job.slot, "cancelled" if fault.code == "CANCELLED" else "failed")
 
     def beat(self, work_ms: float, step_ms: float, jobs: int, latent_us: float) -> None:
         """Write the server's health."""

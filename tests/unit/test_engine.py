@@ -77,6 +77,15 @@ def test_metrics_add_up() -> None:
     assert bench.window.beats[-1] == (0, 0, 0)
 
 
+def test_a_started_job_is_active() -> None:
+    bench = Bench()
+    bench.admit(make_job(seed=1))
+    assert bench.meter.levels["dressform_jobs state=waiting"] == 1
+    bench.round()
+    assert bench.meter.levels["dressform_jobs state=waiting"] == 0
+    assert bench.meter.levels["dressform_jobs state=active"] == 1
+
+
 def test_a_cancelled_jobs_rows_are_free_at_the_next_step() -> None:
     bench = Bench()
     bench.admit(make_job(seed=1), make_job(seed=2, num_inference_steps=50))

@@ -40,13 +40,12 @@ class TritonPythonModel:
         self.folder = parcel.open_counter()
         self.table = JobTable.open()
         colours = np.array(manifest["latent_to_rgb"], np.float32)
-        self.window = TableWindow(self.table, colours, self.schedule.prediction_type)
         self.meter = Recorder(*DENOISE)
         self.engine = Engine(
             UNetLeaf(),
             manifest["vae"]["factor"],
             int(settings["max_rows"]),
-            self.window,
+            TableWindow(self.table, colours, self.schedule.prediction_type),
             self.meter,
             dtype=np.float16 if manifest["precision"] == "fp16" else np.float32,
             one_batch_at_a_time=settings["batching"] == "request",
@@ -70,7 +69,7 @@ class TritonPythonModel:
         except Exception as error:
             self.table.free(slot, "failed")
             return wire.internal(error)
-        self.window.enter(job, slot)
+        job.slot = slot
         self.engine.admit(key, job)
         return None
 

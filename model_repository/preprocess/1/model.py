@@ -14,7 +14,7 @@ import json
 import numpy as np
 
 import wire
-from jobs.entry import IdInUse, TableFull, lease_ms
+from jobs.entry import IdInUse, TableFull
 from jobs.table import JobTable
 from metrics import Recorder
 from preprocess.preparation import (
@@ -88,7 +88,7 @@ class TritonPythonModel:
     def claimed(self, request_id, task, options):
         """A slot of the job table, unless the server is full."""
         health = self.table.health()
-        lease = lease_ms(health.step_ms if health else 0)
+        lease = self.table.lease()
         alive = health is not None and time.monotonic_ns() - health.beat_ns < lease * 1_000_000
         if alive and health.work_ms > self.max_work_ms:
             work = f"{health.work_ms / 1000:.0f} s of work are waiting, and {self.max_work_ms / 1000:.0f} are allowed"
@@ -146,6 +146,6 @@ def tensors(prepared: Prepared) -> dict:
         "latent_mask": prepared.latent_mask,
         "options": wire.text(prepared.options),
         "original": prepared.original,
-        "mask_used": np.ascontiguousarray(prepared.mask),
+        "mask_used": prepared.mask,
         "frame": wire.text(prepared.frame),
     }
