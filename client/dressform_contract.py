@@ -20,17 +20,19 @@ from typing import Literal, TypeAlias
 
 Value: TypeAlias = bool | int | float | str
 Kind = Literal["integer", "number", "boolean", "choice"]
-Task = Literal["inpaint", "tryon"]
+Task = Literal["inpaint", "tryon", "mask"]
 
 TASK_INPUTS: dict[str, tuple[str, ...]] = {
     "inpaint": ("image", "mask", "prompt", "negative_prompt"),
     "tryon": ("person", "garment", "mask", "prompt", "negative_prompt"),
+    "mask": ("person",),
 }
-"""Input tensors of each ensemble, all BYTES ``[1, 1]``."""
+"""Input tensors of each task, all BYTES ``[1, 1]``. ``mask`` is served where the export has a garment parser."""
 
 OPTIONAL_INPUTS: dict[str, tuple[str, ...]] = {
     "inpaint": ("negative_prompt",),
     "tryon": ("mask", "prompt", "negative_prompt"),
+    "mask": (),
 }
 
 OUTPUTS: dict[str, str] = {
@@ -39,6 +41,13 @@ OUTPUTS: dict[str, str] = {
     "mask_used": "BYTES",  # [1, 1]: PNG, 8-bit grey, at the original's size
     "info": "BYTES",  # [1, 1]: JSON
 }
+
+TASK_OUTPUTS: dict[str, tuple[str, ...]] = {
+    "inpaint": tuple(OUTPUTS),
+    "tryon": tuple(OUTPUTS),
+    "mask": ("mask_used", "info"),
+}
+"""Output tensors of each task."""
 
 MAX_ENCODED_BYTES = 32 * 2**20
 """Largest encoded picture accepted, in bytes (for a data URL: of its base64 text)."""
@@ -53,6 +62,13 @@ MAX_SEED = 2**53 - 1
 """Seeds stay exact in JSON numbers (IEEE 754 doubles)."""
 
 SOLVERS = ("ddim", "euler", "euler_ancestral", "dpmpp_2m", "dpmpp_2m_karras", "unipc", "lcm", "pndm")
+LABELS = (
+    "Background", "Hat", "Hair", "Sunglasses", "Upper-clothes", "Skirt", "Pants", "Dress", "Belt", "Left-shoe",
+    "Right-shoe", "Face", "Left-leg", "Right-leg", "Left-arm", "Right-arm", "Bag", "Scarf",
+)  # fmt: skip
+"""What the garment parser tells apart: the ATR dataset (Liang et al. 2015), in mattmdjaga/segformer_b2_clothes' order.
+Left and right are the wearer's."""
+
 OUTPUT_FORMATS = ("png", "jpeg", "webp", "npy", "data_url")
 
 
@@ -153,6 +169,13 @@ _ALL = (
 PARAMETERS: dict[str, Parameter] = {parameter.name: parameter for parameter in _ALL}
 """Every request parameter, by name."""
 
+TASK_PARAMETERS: dict[str, tuple[str, ...]] = {
+    "inpaint": tuple(PARAMETERS),
+    "tryon": tuple(PARAMETERS),
+    "mask": ("mask_grow", "mask_invert", "category", "output_format", "deadline_ms"),
+}
+"""The parameters of each task."""
+
 IGNORED_PARAMETERS = frozenset({"id"})
 """Not options: Triton's flat /generate passes the request id as a parameter."""
 
@@ -163,14 +186,16 @@ def validated_parameters(given: Mapping[str, object], task: Task) -> dict[str, V
     Raises:
         ContractError: at the first unknown name (with the nearest known one), wrong type or value out of range.
     """
-    options: dict[str, Value | None] = {name: p.default_for(task) for name, p in PARAMETERS.items()}
+    known = TASK_PARAMETERS[task]
+    options: dict[str, Value | None] = {name: PARAMETERS[name].default_for(task) for name in known}
     for name, value in given.items():
         if name in IGNORED_PARAMETERS:
             continue
-        if name not in PARAMETERS:
-            near = difflib.get_close_matches(name, PARAMETERS, n=1)
-            hint = f"did you mean {near[0]}?" if near else "known are " + ", ".join(PARAMETERS)
-            raise ContractError(f"unknown parameter {name!r}: {hint}")
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else "known are " + ", ".join(known)
+            kind = f"{task} takes no parameter" if name in PARAMETERS else "unknown parameter"
+            raise ContractError(f"{kind} {name!r}: {hint}")
         options[name] = PARAMETERS[name].validated(value)
     return options
 
@@ -190,6 +215,8 @@ class ErrorCode:
 _ERRORS = (
     ErrorCode("INVALID_ARGUMENT", "INVALID_ARGUMENT", 400, False, "The request breaks the contract; the sentence names the culprit, what came and what is allowed."),
     ErrorCode("UNSUPPORTED", "INVALID_ARGUMENT", 400, False, "This export cannot do that (for instance tryon on plain inpainting weights)."),
+    ErrorCode("PERSON_NOT_FOUND", "INVALID_ARGUMENT", 400, False, "The garment parser sees no person, or nothing on the person that the category covers; send a mask, or another picture."),
+    ErrorCode("GARMENT_NOT_FOUND", "INVALID_ARGUMENT", 400, False, "The garment parser sees no garment in the garment's picture; send a category, a mask, or another picture."),
     ErrorCode("ID_IN_USE", "INVALID_ARGUMENT", 400, False, "A request with this id is in flight; a retry needs a new id."),
     ErrorCode("OVERLOADED", "UNAVAILABLE", 503, True, "The server is full; try again after retry_after_ms.", ("retry_after_ms",)),
     ErrorCode("DEADLINE", "CANCELLED", 400, False, "The job could not finish within its deadline and was refused or dropped.", ("deadline_ms",)),
@@ -231,14 +258,15 @@ class Fault:
 
 
 def parameters_table() -> str:
-    """The parameters as a Markdown table; the README's is made of it (``python -m dressform_contract``)."""
+    """The parameters as Markdown; the README's table is made of it (``python -m dressform_contract``)."""
     rows = ["| parameter | default | allowed | meaning |", "| --- | --- | --- | --- |"]
     for p in PARAMETERS.values():
         default = "–" if p.default is None else _plain(p.default)
         if p.tryon_default is not None:
             default += f", tryon {_plain(p.tryon_default)}"
         rows.append(f"| `{p.name}` | {default} | {p.allowed} | {p.doc} |")
-    return "\n".join(rows)
+    of_mask = ", ".join(f"`{name}`" for name in TASK_PARAMETERS["mask"])
+    return "\n".join([*rows, "", f"`inpaint` and `tryon` take all of them, `mask` takes {of_mask}."])
 
 
 def _plain(value: Value) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import triton_python_backend_utils as pb_utils
 from numpy.typing import NDArray
 
 from dressform_contract import ERRORS, MIN_WATCHABLE_ID, Fault
+from preprocess.errors import RequestError
 
 ROOT = Path(__file__).parent
 
@@ -77,6 +78,21 @@ def word(request: Any, name: str) -> str | None:
         raise Refusal("INVALID_ARGUMENT", f"{name} must be UTF-8 text: {error}") from error
 
 
+def own_parameters(request: Any) -> dict[str, object]:
+    """The request's parameters; Triton's own ``timeout`` (microseconds, 0: none) is a deadline too: the earlier holds.
+
+    Raises:
+        Refusal: for a client's own sequence, which would collide with the denoiser's.
+    """
+    if request.correlation_id() or request.flags():
+        raise Refusal("INVALID_ARGUMENT", "sequence_id, sequence_start and sequence_end are not allowed")
+    given, timeout_us = parameters(request), request.timeout()
+    deadline = given.get("deadline_ms")
+    if timeout_us and (deadline is None or (isinstance(deadline, int) and deadline * 1000 > timeout_us)):
+        return given | {"deadline_ms": max(timeout_us // 1000, 1)}
+    return given
+
+
 def watchable_id(request: Any) -> str:
     """The input ``id``: that of a request which may be watched and cancelled.
 
@@ -88,6 +104,12 @@ def watchable_id(request: Any) -> str:
         came = "none" if request_id is None else f"{len(request_id)} characters"
         raise Refusal("INVALID_ARGUMENT", f"id must have {MIN_WATCHABLE_ID} characters or more; there came {came}")
     return request_id
+
+
+def answer_later(request: Any) -> Callable[[Any], None]:
+    """What sends the response of ``request``, from any thread; ``execute`` returns None for it."""
+    sender = request.get_response_sender()
+    return lambda response: sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
 
 def answer(outputs: Mapping[str, NDArray[Any]]) -> Any:
@@ -106,6 +128,17 @@ def refuse(fault: Fault) -> Any:
         "INTERNAL": kinds.INTERNAL,
     }[ERRORS[fault.code].status]
     return pb_utils.InferenceResponse(error=kinds(str(fault), status))
+
+
+def fault_of(error: Exception) -> Fault:
+    """The coded error that ``error`` stands for."""
+    if isinstance(error, Refusal):
+        return error.fault
+    if isinstance(error, RequestError):
+        return Fault(error.code, str(error))
+    if isinstance(error, EngineError):
+        return Fault("ENGINE", str(error))
+    return internal(error)
 
 
 def internal(error: Exception) -> Fault:
@@ -131,6 +164,15 @@ def call(model: str, inputs: list[Any], output: str) -> NDArray[Any]:
         raise EngineError(f"{model}: {response.error().message()}")
     result: NDArray[Any] = pb_utils.get_output_tensor_by_name(response, output).as_numpy()
     return result
+
+
+def parse(canvases: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The garment parser's labels of pictures: uint8 [k, H, W, 3] → [k, H, W].
+
+    Raises:
+        EngineError: with the model's own reason.
+    """
+    return call("parser", [pb_utils.Tensor("canvases", canvases[None])], "labels")[0]
 
 
 def text(value: object) -> NDArray[np.object_]:

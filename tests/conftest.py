@@ -39,8 +39,17 @@ def tiny_tryon_repository(tiny_tryon_source: Path, tmp_path_factory: pytest.Temp
     return _exported(tiny_tryon_source, tmp_path_factory.mktemp("repository") / "tiny-tryon")
 
 
-def _exported(source: Path, out: Path) -> Path:
+@pytest.fixture(scope="session")
+def colour_parser_repository(tiny_tryon_source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``tiny_tryon_source``, exported with a parser that reads labels from flat colours (see ``figures``)."""
+    from figures import write_colour_parser
+
+    parser = write_colour_parser(tmp_path_factory.mktemp("source") / "parser")
+    return _exported(tiny_tryon_source, tmp_path_factory.mktemp("repository") / "colour-parser", str(parser))
+
+
+def _exported(source: Path, out: Path, parser: str | None = None) -> Path:
     from dressform_export import export_pipeline
 
-    export_pipeline(source, out)
+    export_pipeline(source, out, parser=parser)
     return out

@@ -2,7 +2,7 @@
 
 >>> from dressform import Client
 >>> with Client("grpc://127.0.0.1:8001") as client:
-...     client.tryon("person.jpg", "shirt.jpg", mask="mask.png").image.save("fitted.png")
+...     client.tryon("person.jpg", "shirt.jpg").image.save("fitted.png")
 """
 
 from dressform.client import Client, Health
@@ -10,16 +10,18 @@ from dressform.errors import (
     Cancelled,
     DeadlineExceeded,
     DressformError,
+    GarmentNotFound,
     InvalidRequest,
     NotFound,
     Overloaded,
+    PersonNotFound,
     ServerError,
     ServerUnavailable,
 )
 from dressform.options import Options
 from dressform.pictures import Picture
 from dressform.pipeline import Pipeline, generate_tryon, load_models
-from dressform.results import Result
+from dressform.results import MaskResult, Result
 from dressform.transports import TLS, Transport
 
 __all__ = [
@@ -28,11 +30,14 @@ __all__ = [
     "Client",
     "DeadlineExceeded",
     "DressformError",
+    "GarmentNotFound",
     "Health",
     "InvalidRequest",
+    "MaskResult",
     "NotFound",
     "Options",
     "Overloaded",
+    "PersonNotFound",
     "Picture",
     "Pipeline",
     "Result",

@@ -1,4 +1,4 @@
-"""The command ``dressform``: serve, inpaint, tryon, health.
+"""The command ``dressform``: serve, inpaint, tryon, mask, health.
 
 Exit codes: 0 done, 1 the server (or this machine) failed, 2 the request or the command line is wrong.
 Results go to stdout, everything else to stderr.
@@ -16,13 +16,14 @@ from typing import Any
 from dressform.client import DEFAULT_URL, Client
 from dressform.errors import DressformError, InvalidRequest, ServerUnavailable
 from dressform.results import Result
-from dressform_contract import PARAMETERS, Parameter, Task, Value
+from dressform_contract import PARAMETERS, TASK_INPUTS, TASK_PARAMETERS, Parameter, Task, Value
 
 _FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp", ".npy": "npy"}
 _EXAMPLES = """examples:
   dressform serve repository/
   dressform inpaint photo.jpg mask.png "a red woollen coat" --seed 7 -o coat.png
-  dressform tryon person.jpg shirt.jpg trousers.jpg --mask mask.png --num-inference-steps 20
+  dressform tryon person.jpg shirt.jpg trousers.jpg --num-inference-steps 20
+  dressform mask person.jpg --category lower -o mask.png
   dressform health --server http://127.0.0.1:8000
 """
 
@@ -68,11 +69,18 @@ def _parser() -> argparse.ArgumentParser:
     tryon.add_argument("person", help="photo of a person")
     tryon.add_argument("garment", nargs="+", help="photo of a garment; several are put on one after the other")
     tryon.add_argument(
-        "--mask", action="append", help="what to repaint (white): once for all, or once for each garment"
+        "--mask",
+        action="append",
+        help="what to repaint (white): once for all, or once for each garment; default what the garment may cover",
     )
     tryon.add_argument("--prompt", help="words that help, where the model takes any")
     _add_request_flags(tryon, "tryon")
     tryon.set_defaults(run=_tryon)
+
+    mask = commands.add_parser("mask", help="show what a garment may cover on a person", allow_abbrev=False)
+    mask.add_argument("person", help="photo of a person")
+    _add_request_flags(mask, "mask")
+    mask.set_defaults(run=_mask)
 
     health = commands.add_parser("health", help="is the server ready, and for what?")
     _add_server_flags(health)
@@ -92,7 +100,8 @@ def _add_server_flags(parser: argparse.ArgumentParser) -> None:
 
 def _add_request_flags(parser: argparse.ArgumentParser, task: Task) -> None:
     _add_server_flags(parser)
-    parser.add_argument("--negative-prompt", help="what the picture should not show")
+    if "negative_prompt" in TASK_INPUTS[task]:
+        parser.add_argument("--negative-prompt", help="what the picture should not show")
     parser.add_argument("--request-id", metavar="ID", help="default: a new UUID")
     parser.add_argument(
         "-o",
@@ -102,8 +111,8 @@ def _add_request_flags(parser: argparse.ArgumentParser, task: Task) -> None:
         help=f"where to write ({', '.join(_FORMATS)}); several pictures get -1, -2, …; default NAME-{task}.png",
     )
     group = parser.add_argument_group("options")
-    for parameter in PARAMETERS.values():
-        _add_option(group, parameter, task)
+    for name in TASK_PARAMETERS[task]:
+        _add_option(group, PARAMETERS[name], task)
 
 
 def _add_option(group: argparse._ArgumentGroup, parameter: Parameter, task: Task) -> None:
@@ -131,6 +140,14 @@ def _tryon(client: Client, options: argparse.Namespace) -> int:
     return _written(result, options, Path(options.person), "tryon")
 
 
+def _mask(client: Client, options: argparse.Namespace) -> int:
+    result = client.mask(options.person, **_keywords(options))
+    path = _output(options, Path(options.person), "mask")
+    path.write_bytes(result.encoded)
+    print(f"{path}  {result.category}")
+    return 0
+
+
 def _health(client: Client, options: argparse.Namespace) -> int:  # noqa: ARG001
     health = client.health()
     if not health:
@@ -151,7 +168,7 @@ def _serve(arguments: Sequence[str]) -> int:
 
 def _keywords(options: argparse.Namespace) -> dict[str, Any]:
     names = ("negative_prompt", "request_id", *PARAMETERS)
-    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    given = {name: value for name in names if (value := getattr(options, name, None)) is not None}
     if options.output is not None:
         given.setdefault("output_format", _FORMATS[options.output.suffix.lower()])
     return given
@@ -159,10 +176,7 @@ def _keywords(options: argparse.Namespace) -> dict[str, Any]:
 
 def _written(result: Result, options: argparse.Namespace, source: Path, task: Task) -> int:
     """Writes the pictures as the server encoded them, and prints the path and seed of each."""
-    output = options.output
-    if output is None:
-        endings = {"jpeg": ".jpg", "webp": ".webp", "npy": ".npy", "data_url": ".txt"}
-        output = Path(f"{source.stem}-{task}{endings.get(options.output_format, '.png')}")
+    output = _output(options, source, task)
     for i, (data, seed) in enumerate(zip(result.encoded, result.seeds, strict=True)):
         path = output if len(result.encoded) == 1 else output.with_stem(f"{output.stem}-{i + 1}")
         path.write_bytes(data)
@@ -170,6 +184,14 @@ def _written(result: Result, options: argparse.Namespace, source: Path, task: Ta
     for warning in result.warnings:
         print(f"dressform: warning: {warning}", file=sys.stderr)
     return 0
+
+
+def _output(options: argparse.Namespace, source: Path, task: Task) -> Path:
+    """Where to write: as asked, else by the source's name and the task."""
+    if options.output is not None:
+        return Path(options.output)
+    endings = {"jpeg": ".jpg", "webp": ".webp", "npy": ".npy", "data_url": ".txt"}
+    return Path(f"{source.stem}-{task}{endings.get(options.output_format, '.png')}")
 
 
 def _output_path(text: str) -> Path:

@@ -1,4 +1,4 @@
-"""The client: ``inpaint`` and ``tryon`` on a Dressform server."""
+"""The client: ``inpaint``, ``tryon`` and ``mask`` on a Dressform server."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from dressform import requests, results
 from dressform.errors import DressformError
 from dressform.options import Options
 from dressform.pictures import Picture
-from dressform.results import Result
+from dressform.results import MaskResult, Result
 from dressform.transports import TLS, Transport, connected
 from dressform_contract import TASK_INPUTS
 
@@ -112,7 +112,8 @@ class Client:
             person: a photo of a person.
             garment: a photo of a garment, or a list of them: each pass dresses the picture of the one before, and the
                 result is the last pass's. ``num_images`` and ``output_format`` hold for the last pass.
-            mask: what to repaint (white), of the person's size; with a list of garments one for all, or a list.
+            mask: what to repaint (white), of the person's size; with a list of garments one for all, or a list. None
+                leaves it to the server's garment parser, where it has one: what the garment's ``category`` may cover.
             prompt, negative_prompt: words that help, where the model takes any.
             request_id: a new UUID if None; later passes of a list append "-2", "-3", …
             timeout: seconds for all passes together, instead of the client's.
@@ -132,6 +133,38 @@ class Client:
             result = self._result(request)
             person = result.image
         return result
+
+    def mask(
+        self,
+        person: Picture,
+        category: Literal["auto", "upper", "lower", "overall"] | None = None,
+        *,
+        mask_grow: int | None = None,
+        mask_invert: bool | None = None,
+        output_format: Literal["png", "jpeg", "webp", "npy", "data_url"] | None = None,
+        deadline_ms: int | None = None,
+        request_id: str | None = None,
+        timeout: float | None = None,
+    ) -> MaskResult:
+        """The automatic mask of ``person``: what ``tryon`` repaints where it gets no mask, to be shown or corrected.
+
+        Args:
+            person: a photo of a person.
+            category: of the garment that will be put on; auto: a dress where one is worn, else the upper body.
+            mask_grow, mask_invert, output_format, deadline_ms: see ``Options``; None leaves the default to the server.
+            request_id: a new UUID if None.
+            timeout: seconds, instead of the client's.
+        """
+        options = {
+            "category": category,
+            "mask_grow": mask_grow,
+            "mask_invert": mask_invert,
+            "output_format": output_format,
+            "deadline_ms": deadline_ms,
+        }
+        timeout = self._timeout if timeout is None else timeout
+        request = requests.built("mask", {"person": person}, {}, options, request_id=request_id, timeout=timeout)
+        return results.read_mask(self._transport.infer(request), request.id)
 
     def health(self, timeout: float = 5.0) -> Health:
         """Whether the server is ready; it has ``timeout`` seconds for each question. Raises no ``DressformError``."""

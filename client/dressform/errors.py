@@ -2,6 +2,8 @@
 
     DressformError
     ├── InvalidRequest       the request breaks the contract, or the server cannot do that: change it
+    │   ├── PersonNotFound   no person is seen, or nothing that the category covers: no automatic mask
+    │   └── GarmentNotFound  no garment is seen in the garment's picture: no automatic category
     ├── Overloaded           the server is full: try again after .retry_after seconds
     ├── DeadlineExceeded     not finished within the deadline
     ├── Cancelled            cancelled before it was finished
@@ -57,6 +59,18 @@ class InvalidRequest(DressformError):
     """The request breaks the contract, or this export cannot do it: sent again as it is, it fails again."""
 
 
+class PersonNotFound(InvalidRequest):
+    """The server's parser sees no person, or nothing on the person that the category covers."""
+
+    advice = "Send a mask, another category, or a picture that shows the person."
+
+
+class GarmentNotFound(InvalidRequest):
+    """The server's parser sees no garment in the garment's picture."""
+
+    advice = "Send a category, or a picture that shows the garment."
+
+
 class Overloaded(DressformError):
     """The server is full and took nothing on."""
 
@@ -87,7 +101,7 @@ class Cancelled(DressformError):
 class NotFound(DressformError):
     """The server has no request with this id in flight, or does not serve this model."""
 
-    advice = "Check the request id, and that the server holds a Dressform repository (dressform health)."
+    advice = "Check the request id, and what the server serves (dressform health); mask needs a garment parser there."
 
 
 class ServerUnavailable(DressformError):
@@ -110,6 +124,8 @@ class ServerError(DressformError):
 BY_CODE: dict[str, type[DressformError]] = {
     "INVALID_ARGUMENT": InvalidRequest,
     "UNSUPPORTED": InvalidRequest,
+    "PERSON_NOT_FOUND": PersonNotFound,
+    "GARMENT_NOT_FOUND": GarmentNotFound,
     "ID_IN_USE": InvalidRequest,
     "OVERLOADED": Overloaded,
     "DEADLINE": DeadlineExceeded,

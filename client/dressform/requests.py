@@ -1,4 +1,4 @@
-"""Requests: what a call of ``inpaint`` or ``tryon`` becomes before any transport sees it."""
+"""Requests: what a call of ``inpaint``, ``tryon`` or ``mask`` becomes before any transport sees it."""
 
 from __future__ import annotations
 

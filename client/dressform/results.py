@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from PIL import Image
 
 from dressform.errors import ServerError
 from dressform.pictures import decoded
-from dressform_contract import OUTPUTS
+from dressform_contract import TASK_OUTPUTS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -56,16 +57,32 @@ class Result:
         return list(self.info.get("warnings", []))
 
 
+@dataclass(frozen=True)
+class MaskResult:
+    """The automatic mask of one picture.
+
+    Attributes:
+        mask_used: the mask, 8-bit grey at the picture's size; white is what a garment of ``category`` may cover.
+        category: upper, lower or overall.
+        info: how it was made.
+        request_id: the id it was sent under.
+        encoded: the mask as the server encoded it.
+    """
+
+    mask_used: Image.Image
+    category: str
+    info: dict[str, Any]
+    request_id: str
+    encoded: bytes
+
+
 def read(outputs: Outputs, request_id: str) -> Result:
-    """The result in a server's answer.
+    """The result in a server's answer to ``inpaint`` or ``tryon``.
 
     Raises:
         ServerError: if an output is missing or cannot be read.
     """
-    missing = [name for name in OUTPUTS if outputs.get(name) is None]
-    if missing:
-        raise ServerError(f"the server's answer lacks {', '.join(missing)}", request_id=request_id)
-    try:
+    with _readable(outputs, TASK_OUTPUTS["tryon"], request_id):
         encoded = [bytes(data) for data in outputs["images"].reshape(-1)]
         return Result(
             images=[decoded(data) for data in encoded],
@@ -75,5 +92,27 @@ def read(outputs: Outputs, request_id: str) -> Result:
             request_id=request_id,
             encoded=encoded,
         )
-    except (ValueError, OSError, IndexError, TypeError) as error:
+
+
+def read_mask(outputs: Outputs, request_id: str) -> MaskResult:
+    """The result in a server's answer to ``mask``.
+
+    Raises:
+        ServerError: if an output is missing or cannot be read.
+    """
+    with _readable(outputs, TASK_OUTPUTS["mask"], request_id):
+        encoded = bytes(outputs["mask_used"].reshape(-1)[0])
+        info = json.loads(outputs["info"].reshape(-1)[0])
+        return MaskResult(decoded(encoded).convert("L"), str(info["category"]), info, request_id, encoded)
+
+
+@contextmanager
+def _readable(outputs: Outputs, names: Sequence[str], request_id: str) -> Iterator[None]:
+    """Turns what goes wrong while ``outputs`` are read into a ``ServerError``."""
+    missing = [name for name in names if outputs.get(name) is None]
+    if missing:
+        raise ServerError(f"the server's answer lacks {', '.join(missing)}", request_id=request_id)
+    try:
+        yield
+    except (ValueError, OSError, IndexError, KeyError, TypeError) as error:
         raise ServerError(f"the server's answer cannot be read: {error}", request_id=request_id) from error

@@ -1,6 +1,7 @@
 """The ``dressform-export`` command.
 
-``dressform-export SOURCE OUT`` exports a pipeline; ``dressform-export random SIZE FOLDER`` makes one to export.
+``dressform-export SOURCE OUT`` exports a pipeline; ``dressform-export random SIZE FOLDER`` makes one to export;
+``dressform-export evaluate WHAT …`` judges the pictures of an export (`dressform_export.evaluation.command`).
 Exit codes: 0 done, 2 one sentence says why not, 130 interrupted.
 """
 
@@ -25,7 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logging.getLogger(library).setLevel(logging.ERROR)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does: nothing half-written stays
     try:
-        return _random(given[1:]) if given[:1] == ["random"] else _export(given)
+        commands = {"random": _random, "evaluate": _evaluate}
+        return commands[given[0]](given[1:]) if given[:1] and given[0] in commands else _export(given)
     except ExportError as error:
         print(f"dressform-export: {error}", file=sys.stderr)
         return 2
@@ -38,18 +40,30 @@ def _export(given: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="dressform-export",
         description="Export a diffusers inpainting pipeline to a Triton model repository, each graph verified.",
-        epilog="dressform-export random {tiny,sd15} FOLDER makes a random pipeline to try it with (see its --help).",
+        epilog="dressform-export random {tiny,sd15} FOLDER makes a random pipeline to try it with; dressform-export "
+        "evaluate judges the pictures of an export (see their --help).",
     )
     parser.add_argument("source", metavar="SOURCE", help="a save_pretrained folder, or a hub id such as owner/name")
     parser.add_argument("out", metavar="OUT", help="the folder to write")
     parser.add_argument("--revision", help="branch, tag or commit of a hub id")
+    parser.add_argument(
+        "--parser",
+        metavar="SEGFORMER",
+        help="a Segformer of the ATR labels for automatic masks, a folder or a hub id such as "
+        "mattmdjaga/segformer_b2_clothes, or none; default the folder 'parser' in SOURCE, where there is one",
+    )
     parser.add_argument("--force", action="store_true", help="replace an earlier export at OUT")
     options = parser.parse_args(given)
     from dressform_export.exporter import export_pipeline  # torch takes seconds to import: after the arguments
 
     progress = Progress()
     manifest = export_pipeline(
-        options.source, options.out, revision=options.revision, force=options.force, progress=progress
+        options.source,
+        options.out,
+        revision=options.revision,
+        parser=options.parser,
+        force=options.force,
+        progress=progress,
     )
     for warning in manifest.warnings:
         progress.note(f"warning: {warning}")
@@ -66,6 +80,7 @@ def _random(given: list[str]) -> int:
     parser.add_argument("--tryon", choices=("none", "concat"), default="none", help="how a garment enters")
     parser.add_argument("--in-channels", type=int, choices=(9, 4), default=9, help="inpainting or plain UNet")
     parser.add_argument("--prediction-type", choices=("epsilon", "v_prediction"), default="epsilon")
+    parser.add_argument("--parser", action="store_true", help="a garment parser too")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(given)
     from dressform_export.random_pipeline import build_random_pipeline
@@ -77,10 +92,17 @@ def _random(given: list[str]) -> int:
             tryon=options.tryon,
             in_channels=options.in_channels,
             prediction_type=options.prediction_type,
+            parser=options.parser,
             seed=options.seed,
         )
     print(folder)
     return 0
+
+
+def _evaluate(given: list[str]) -> int:
+    from dressform_export.evaluation.command import main as evaluate
+
+    return evaluate(given)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ def read_merges() -> list[str]:
 
 
 def build_vocabulary(merges: list[str]) -> dict[str, int]:
-    """Token → id; ids are positions in OpenAI's order."""
+    """Token → id; ids are positions in OpenAI's order: 512 byte symbols, ``merges``, start and end."""
     symbols = list(bytes_to_unicode().values())
     tokens = [*symbols, *(symbol + "</w>" for symbol in symbols)]
     tokens += ["".join(merge.split()) for merge in merges]
@@ -39,9 +39,13 @@ def build_vocabulary(merges: list[str]) -> dict[str, int]:
 
 
 def write_clip_tokenizer(folder: Path) -> None:
-    """Write vocab.json, merges.txt and the tokenizer's configs into ``folder``, as Stable Diffusion 1.5 has them."""
+    """Write the true CLIP tokenizer's files into ``folder``, as Stable Diffusion 1.5 has them."""
+    write_tokenizer(folder, read_merges(), MAX_LENGTH)
+
+
+def write_tokenizer(folder: Path, merges: list[str], max_length: int) -> None:
+    """Write vocab.json, merges.txt and the configs of the CLIP tokenizer with these ``merges`` into ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
-    merges = read_merges()
     vocab_file, merges_file = folder / "vocab.json", folder / "merges.txt"
     vocab_file.write_text(json.dumps(build_vocabulary(merges), ensure_ascii=False), encoding="utf-8")
     merges_file.write_text("#version: 0.2\n" + "\n".join(merges) + "\n", encoding="utf-8")
@@ -52,7 +56,7 @@ def write_clip_tokenizer(folder: Path) -> None:
         bos_token=START,
         eos_token=END,
         pad_token=END,
-        model_max_length=MAX_LENGTH,
+        model_max_length=max_length,
         do_lower_case=True,
     )
     tokenizer.save_pretrained(folder)

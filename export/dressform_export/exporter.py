@@ -35,6 +35,7 @@ from dressform_export.manifest import (
     VaeRecord,
 )
 from dressform_export.onnx_file import export_graph
+from dressform_export.parser import Parser, ParserSource, open_parser
 from dressform_export.progress import Progress, Silence
 from dressform_export.scheduler import checked_scheduler, solver_of
 from dressform_export.source import Source, open_source
@@ -50,12 +51,14 @@ def export_pipeline(
     out: str | Path,
     *,
     revision: str | None = None,
+    parser: str | None = None,
     force: bool = False,
     progress: Progress | None = None,
 ) -> Manifest:
     """Export the pipeline ``source`` (a ``save_pretrained`` folder or a hub id) to the folder ``out``.
 
-    ``force`` replaces an earlier export at ``out``.
+    ``parser`` is a Segformer for automatic masks: a folder, a hub id, or "none"; by default the ``parser`` folder of
+    the source, where it has one. ``force`` replaces an earlier export at ``out``.
 
     Raises:
         ExportError: if the source cannot be exported, ``out`` cannot be written, or a graph differs from torch.
@@ -64,15 +67,17 @@ def export_pipeline(
     target = _admitted(Path(out), force)
     with progress.stage(f"inspect {source}"):
         pipeline = open_source(str(source), revision)
-        _check_disk(pipeline, target.parent)
+        segmenter = open_parser(parser, pipeline.folder)
+        _check_disk(pipeline, segmenter, target.parent)
+    leaves = [*(leaf(pipeline.dimensions) for leaf in LEAVES), *([Parser(segmenter)] if segmenter else [])]
     with _staging(target) as staging:
-        repository.copy_models(repository.template_folder(), staging, [leaf.name for leaf in LEAVES])
-        graphs = _export_graphs(pipeline, staging, progress)
+        repository.copy_models(repository.template_folder(), staging, [leaf.name for leaf in leaves])
+        graphs = _export_graphs(leaves, pipeline, segmenter, staging, progress)
         with progress.stage("fit preview colours"):
             colours = latent_to_rgb(staging, pipeline.dimensions.vae_factor, pipeline.scaling_factor)
         with progress.stage("write tokenizer, scheduler and manifest"):
             repository.write_tokenizer(staging, pipeline.tokenizer)
-            manifest = _manifest(pipeline, graphs, colours)
+            manifest = _manifest(pipeline, segmenter, graphs, colours)
             repository.write_scheduler(staging, checked_scheduler(pipeline.scheduler)[0])
             manifest.write(staging)
         _move_into_place(staging, target)
@@ -94,9 +99,10 @@ def _admitted(out: Path, force: bool) -> Path:
     return target
 
 
-def _check_disk(pipeline: Source, folder: Path) -> None:
+def _check_disk(pipeline: Source, segmenter: ParserSource | None, folder: Path) -> None:
     """Refuse before the work where the graphs would not fit: all in FP32, the largest twice while it is gathered."""
     sizes = [4 * pipeline.parameters(component) for component in pipeline.weights]
+    sizes += [4 * segmenter.parameters] if segmenter else []
     needed, free = sum(sizes) + max(sizes) + 2**26, shutil.disk_usage(folder).free
     if free < needed:
         raise ExportError(f"the export needs {needed / 1e9:.1f} GB in {folder}, and {free / 1e9:.1f} GB are free")
@@ -137,13 +143,15 @@ def _move_into_place(staging: Path, target: Path) -> None:
     shutil.rmtree(replaced, ignore_errors=True)
 
 
-def _export_graphs(pipeline: Source, staging: Path, progress: Progress) -> dict[str, GraphRecord]:
+def _export_graphs(
+    leaves: list[Leaf], pipeline: Source, segmenter: ParserSource | None, staging: Path, progress: Progress
+) -> dict[str, GraphRecord]:
     """All graphs, one component in memory at a time."""
-    leaves = [leaf(pipeline.dimensions) for leaf in LEAVES]
     records: dict[str, GraphRecord] = {}
     for component, group in groupby(leaves, key=_component):
         with progress.stage(f"load {component}"):
-            model = pipeline.load(component)
+            own = segmenter is not None and component == Parser.component
+            model = segmenter.load() if segmenter and own else pipeline.load(component)
         for leaf in group:
             records[leaf.name] = export_graph(leaf, leaf.module(model), staging, progress)
         del model
@@ -155,7 +163,12 @@ def _component(leaf: Leaf) -> str:
     return leaf.component
 
 
-def _manifest(pipeline: Source, graphs: dict[str, GraphRecord], colours: tuple[tuple[float, ...], ...]) -> Manifest:
+def _manifest(
+    pipeline: Source,
+    segmenter: ParserSource | None,
+    graphs: dict[str, GraphRecord],
+    colours: tuple[tuple[float, ...], ...],
+) -> Manifest:
     scheduler, warnings = checked_scheduler(pipeline.scheduler)
     if pipeline.has_safety_checker:
         warnings += ("the pipeline's safety_checker is not exported: pictures are served unchecked",)
@@ -176,6 +189,7 @@ def _manifest(pipeline: Source, graphs: dict[str, GraphRecord], colours: tuple[t
             ),
             graphs=graphs,
             latent_to_rgb=colours,
+            parser=segmenter.record if segmenter else None,
             warnings=warnings,
         )
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""The four leaf graphs: what is traced, under which names and axes, and with which example inputs.
+"""The four leaf graphs of a pipeline: what is traced, under which names and axes, and with which example inputs.
 
 Each graph is a thin ``nn.Module`` over a diffusers / transformers model plus an ``OnnxConfig`` for optimum's exporter,
 which can express all four. Axis 0 of every tensor is the batch that Triton forms; the inner *count* axis (prompts,
@@ -60,7 +60,7 @@ TRACED = Probe(rows=3, count=2, height=9, width=13)
 """Sizes at the trace: odd ones (see above), all different, so that none can stand for another."""
 
 PROBES = (Probe(1, 1, 9, 13), Probe(2, 3, 8, 8), Probe(3, 2, 10, 9), Probe(1, 2, 15, 8))
-"""Sizes at which each graph is held against torch: even, odd, square, tall, wide, and other rows and counts."""
+"""Sizes at which graphs are held against torch: even, odd, square, tall, wide, and other rows and counts."""
 
 
 class Leaf(OnnxConfig):  # type: ignore[misc]
@@ -73,12 +73,18 @@ class Leaf(OnnxConfig):  # type: ignore[misc]
     """Folder of the pipeline that holds its weights."""
     varies: ClassVar[tuple[str, ...]]
     """The sizes of a probe that reach this graph."""
+    labels: ClassVar[bool] = False
+    """Whether it answers class numbers: then what counts is how many differ, not how far."""
     inputs: ClassVar[Axes]
     outputs: ClassVar[Axes]
 
-    def __init__(self, dimensions: Dimensions) -> None:
+    def __init__(self) -> None:
         super().__init__(config=SimpleNamespace())
-        self.dimensions = dimensions
+
+    @property
+    def probes(self) -> tuple[Probe, ...]:
+        """The sizes at which it is held against torch."""
+        return PROBES
 
     @abstractmethod
     def module(self, model: nn.Module) -> nn.Module:
@@ -99,7 +105,15 @@ class Leaf(OnnxConfig):  # type: ignore[misc]
         return {name: size for name, size in asdict(probe).items() if name in self.varies}
 
 
-class _Graph(nn.Module):
+class PipelineLeaf(Leaf):
+    """A leaf that is part of a pipeline."""
+
+    def __init__(self, dimensions: Dimensions) -> None:
+        super().__init__()
+        self.dimensions = dimensions
+
+
+class Graph(nn.Module):
     """A module as optimum wants it: with a ``config`` on which ``return_dict`` can be set."""
 
     def __init__(self) -> None:
@@ -107,7 +121,7 @@ class _Graph(nn.Module):
         self.config = SimpleNamespace()
 
 
-class _TextEncoderGraph(_Graph):
+class _TextEncoderGraph(Graph):
     def __init__(self, text_encoder: nn.Module) -> None:
         super().__init__()
         self.text_encoder = text_encoder
@@ -118,7 +132,7 @@ class _TextEncoderGraph(_Graph):
         return hidden.reshape(b, n, length, hidden.shape[-1])
 
 
-class TextEncoder(Leaf):
+class TextEncoder(PipelineLeaf):
     """input_ids INT64 [b, n, L] → hidden_states FP32 [b, n, L, D], the last hidden state after its layer norm."""
 
     name = "text_encoder"
@@ -137,7 +151,7 @@ class TextEncoder(Leaf):
         return {"input_ids": torch.randint(0, self.dimensions.vocabulary, size, generator=generator)}
 
 
-class _VaeEncoderGraph(_Graph):
+class _VaeEncoderGraph(Graph):
     def __init__(self, vae: Any) -> None:
         super().__init__()
         self.encoder, self.quant_conv = vae.encoder, vae.quant_conv
@@ -152,7 +166,7 @@ class _VaeEncoderGraph(_Graph):
         return moments.reshape(b, k, *moments.shape[1:])
 
 
-class VaeEncoder(Leaf):
+class VaeEncoder(PipelineLeaf):
     """canvases UINT8 [b, k, H, W, 3], keep UINT8 [b, k, H, W] → moments FP32 [b, k, 2C, h, w].
 
     Pixels become x / 255 · 2 - 1 as in diffusers' ``VaeImageProcessor``, and 0 (grey) where ``keep`` is 0. The moments
@@ -182,7 +196,7 @@ class VaeEncoder(Leaf):
         }
 
 
-class _UNetGraph(_Graph):
+class _UNetGraph(Graph):
     def __init__(self, unet: nn.Module) -> None:
         super().__init__()
         self.unet = unet
@@ -192,7 +206,7 @@ class _UNetGraph(_Graph):
         return out
 
 
-class UNet(Leaf):
+class UNet(PipelineLeaf):
     """sample FP32 [r, Cin, h, w], timestep FP32 [r], encoder_hidden_states FP32 [r, L, D] → out_sample FP32.
 
     out_sample is [r, C, h, w]. The timestep is one value per row, so that jobs at different steps share a batch, and
@@ -223,7 +237,7 @@ class UNet(Leaf):
         }
 
 
-class _VaeDecoderGraph(_Graph):
+class _VaeDecoderGraph(Graph):
     def __init__(self, vae: Any, scaling_factor: float) -> None:
         super().__init__()
         self.decoder, self.post_quant_conv = vae.decoder, vae.post_quant_conv
@@ -239,7 +253,7 @@ class _VaeDecoderGraph(_Graph):
         return images.reshape(b, n, *images.shape[1:])
 
 
-class VaeDecoder(Leaf):
+class VaeDecoder(PipelineLeaf):
     """latents FP32 [b, n, C, h, w] → images UINT8 [b, n, H, W, 3].
 
     The latents are scaled (divided by the scaling factor here), the pixels rounded as in diffusers' ``numpy_to_pil``.
@@ -262,5 +276,5 @@ class VaeDecoder(Leaf):
         return {"latents": torch.randn(size, generator=generator)}
 
 
-LEAVES: tuple[type[Leaf], ...] = (TextEncoder, VaeEncoder, VaeDecoder, UNet)
+LEAVES: tuple[type[PipelineLeaf], ...] = (TextEncoder, VaeEncoder, VaeDecoder, UNet)
 """In the order of export: the two of the VAE together, the largest last."""

@@ -111,11 +111,28 @@ class DefaultsRecord:
 
 
 @dataclass(frozen=True)
+class ParserRecord:
+    """The garment parser. Pictures are stretched to ``height`` × ``width`` by Pillow's filter number ``resample``."""
+
+    id: str
+    revision: str | None
+    sha256: Mapping[str, str]
+    height: int
+    width: int
+    resample: int
+
+    def __post_init__(self) -> None:
+        require(min(self.height, self.width) > 0, f"a parser's size must be above 0, not {self.height} × {self.width}")
+        require(0 <= self.resample <= 5, f"resample must be one of Pillow's filters, 0 to 5, not {self.resample}")
+
+
+@dataclass(frozen=True)
 class Verification:
-    """One comparison with torch: largest absolute difference, and the largest value torch gave."""
+    """One comparison with torch: largest absolute difference (of labels: the share that differs), and the largest
+    value torch gave."""
 
     shapes: Mapping[str, int]
-    max_abs_diff: float
+    difference: float
     reference_max: float
     tolerance: float
 
@@ -151,6 +168,8 @@ class Manifest:
     graphs: Mapping[str, GraphRecord]
     latent_to_rgb: tuple[tuple[float, ...], ...]
     """For previews: colours 0 to 255 by scaled latents, [C + 1][3], the last row an offset."""
+    parser: ParserRecord | None = None
+    """None: no automatic masks."""
     warnings: tuple[str, ...] = ()
     engine: str = "onnxruntime"
     precision: str = "fp32"
@@ -193,7 +212,9 @@ def read_manifest(repository: Path) -> Manifest:
             name: GraphRecord(**{**graph, "verification": tuple(Verification(**v) for v in graph["verification"])})
             for name, graph in record.pop("graphs").items()
         }
+        parser = record.pop("parser")
         return Manifest(
+            parser=None if parser is None else ParserRecord(**parser),
             source=SourceRecord(**record.pop("source")),
             unet=UNetRecord(**record.pop("unet")),
             vae=VaeRecord(**record.pop("vae")),

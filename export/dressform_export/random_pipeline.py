@@ -17,8 +17,15 @@ from typing import Any, Literal
 import diffusers
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    SegformerConfig,
+    SegformerForSemanticSegmentation,
+    SegformerImageProcessor,
+)
 
+from dressform_contract import LABELS
 from dressform_export.clip_vocabulary import write_clip_tokenizer
 from dressform_export.errors import ExportError
 
@@ -29,11 +36,14 @@ PredictionType = Literal["epsilon", "v_prediction"]
 
 @dataclass(frozen=True)
 class Architecture:
-    """Configs of the three networks, where they differ by size."""
+    """Configs of the networks, where they differ by size."""
 
     unet: Mapping[str, Any]
     vae: Mapping[str, Any]
     text: Mapping[str, Any]
+    parser: Mapping[str, Any]
+    parser_size: tuple[int, int]
+    """Height and width of the parser's pictures."""
 
 
 UNET_GAIN = 3.0
@@ -74,6 +84,8 @@ ARCHITECTURES: dict[str, Architecture] = {
             "num_attention_heads": 4,
             "projection_dim": 32,
         },
+        parser={"hidden_sizes": [8, 16, 40, 64], "depths": [1, 1, 1, 1], "decoder_hidden_size": 16},
+        parser_size=(128, 96),
     ),
     "sd15": Architecture(
         unet={
@@ -94,9 +106,11 @@ ARCHITECTURES: dict[str, Architecture] = {
             "num_attention_heads": 12,
             "projection_dim": 768,
         },
+        parser={"hidden_sizes": [64, 128, 320, 512], "depths": [3, 4, 6, 3], "decoder_hidden_size": 768},
+        parser_size=(512, 512),
     ),
 }
-"""Known sizes. ``sd15`` is the config of stable-diffusion-v1-5/stable-diffusion-inpainting."""
+"""Known sizes. ``sd15`` is the config of stable-diffusion-v1-5/stable-diffusion-inpainting, with a Segformer b2."""
 
 
 def build_random_pipeline(
@@ -106,12 +120,13 @@ def build_random_pipeline(
     tryon: Tryon = "none",
     in_channels: int = 9,
     prediction_type: PredictionType = "epsilon",
+    parser: bool = False,
     seed: int = 0,
 ) -> Path:
     """Write a random pipeline in ``save_pretrained`` layout, with a ``dressform.json``, and return its folder.
 
     The same arguments give the same bytes. ``in_channels`` is 9 (an inpainting UNet: latents, mask, masked-image
-    latents) or 4 (a plain one).
+    latents) or 4 (a plain one). ``parser`` adds a garment parser, whose labels are as random as the pictures.
 
     Raises:
         ExportError: if ``folder`` has something in it already, or an argument is not among those allowed.
@@ -129,6 +144,8 @@ def build_random_pipeline(
         _write_text_encoder(architecture, folder)
         _write_vae(architecture, folder)
         _write_unet(architecture, folder, in_channels)
+        if parser:
+            _write_parser(architecture, folder)
     write_clip_tokenizer(folder / "tokenizer")
     _scheduler(prediction_type).save_pretrained(folder / "scheduler")
     _write_index(folder)
@@ -164,6 +181,14 @@ def _write_unet(architecture: Architecture, folder: Path, in_channels: int) -> N
     with torch.no_grad():
         unet.conv_out.weight.mul_(UNET_GAIN)
     unet.save_pretrained(folder / "unet", max_shard_size="10GB")
+
+
+def _write_parser(architecture: Architecture, folder: Path) -> None:
+    labels = dict(enumerate(LABELS))
+    config = SegformerConfig(id2label=labels, label2id={v: k for k, v in labels.items()}, **architecture.parser)
+    SegformerForSemanticSegmentation(config).save_pretrained(folder / "parser")
+    height, width = architecture.parser_size
+    SegformerImageProcessor(size={"height": height, "width": width}).save_pretrained(folder / "parser")
 
 
 def _scheduler(prediction_type: PredictionType) -> DDIMScheduler:

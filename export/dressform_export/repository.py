@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 CONFIG = "config.pbtxt"
 VERSION = "1"
 CONTRACT = "dressform_contract"
+NEEDS = "needs"
+"""Parameter of a Python model's config: the leaf that it cannot do without."""
 _NOT_COPIED = shutil.ignore_patterns("__pycache__", "*.py[co]", ".*")
 
 
@@ -41,7 +43,7 @@ def read_configs(template: Path) -> dict[str, ModelConfig]:
 def models_to_export(configs: Mapping[str, ModelConfig], graphs: Collection[str]) -> tuple[str, ...]:
     """The models that a pipeline with these ``graphs`` has a use for.
 
-    A leaf without a graph is left out, and so is every ensemble with a step in a model that is left out.
+    A leaf without a graph is left out, and so is every model with a step in, or a need (a parameter) for, one that is.
 
     Raises:
         ExportError: if a graph has no model.
@@ -50,13 +52,15 @@ def models_to_export(configs: Mapping[str, ModelConfig], graphs: Collection[str]
     if missing:
         raise ExportError(f"the model_repository template has no {', '.join(missing)}")
     kept = {name for name, config in configs.items() if config.backend != "onnxruntime" or name in graphs}
-    while dropped := {name for name in kept if any(s.model_name not in kept for s in _steps(configs[name]))}:
+    while dropped := {name for name in kept if not _needs(configs[name]) <= kept}:
         kept -= dropped
     return tuple(sorted(kept))
 
 
-def _steps(config: ModelConfig) -> list[Any]:
-    return list(config.ensemble_scheduling.step)
+def _needs(config: ModelConfig) -> set[str]:
+    """The models that a model calls and cannot do without."""
+    steps = {step.model_name for step in config.ensemble_scheduling.step}
+    return steps | {config.parameters[key].string_value for key in config.parameters if key == NEEDS}
 
 
 def copy_models(template: Path, repository: Path, graphs: Collection[str]) -> None:

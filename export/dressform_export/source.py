@@ -10,7 +10,7 @@ import json
 import math
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -51,25 +51,36 @@ def open_source(source: str, revision: str | None = None) -> Source:
     Raises:
         ExportError: if it is not there, or not a pipeline that can be exported.
     """
+    patterns = ["model_index.json", "dressform.json", "scheduler/*.json", "tokenizer/*", "parser/*.json"]
+    patterns += [
+        f"{name}/{file}"
+        for name in (*MODELS, "parser")
+        for file in ("config.json", "*.safetensors", "*.safetensors.index.json")
+    ]
+    return Source(str(source), *located(source, revision, patterns))
+
+
+def located(source: str, revision: str | None, patterns: Sequence[str]) -> tuple[str | None, Path]:
+    """The commit (None: a local folder) and the folder of ``source``, of which a hub's files are those of ``patterns``.
+
+    Raises:
+        ExportError: if it is not there.
+    """
     folder = Path(source)
     if folder.is_dir():
         if revision is not None:
             raise ExportError(f"--revision is for hub ids, and {source} is a local folder")
-        return Source(str(source), None, folder)
+        return None, folder
     if folder.exists() or not _HUB_ID.fullmatch(source):
         raise ExportError(f"{source} is neither a folder nor a hub id such as owner/name")
-    patterns = ["model_index.json", "dressform.json", "scheduler/*.json", "tokenizer/*"]
-    patterns += [
-        f"{name}/{file}" for name in MODELS for file in ("config.json", "*.safetensors", "*.safetensors.index.json")
-    ]
     try:
         snapshot = snapshot_download(
-            source, revision=revision, allow_patterns=patterns, ignore_patterns=["*.fp16.*", "*.non_ema.*"]
+            source, revision=revision, allow_patterns=list(patterns), ignore_patterns=["*.fp16.*", "*.non_ema.*"]
         )
     except Exception as error:  # the hub's client has no common base: network, permission, absence
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ExportError(f"{source} is not a local folder and could not be had from the hub: {reason}") from error
-    return Source(source, Path(snapshot).name, Path(snapshot))
+    return Path(snapshot).name, Path(snapshot)
 
 
 @dataclass(frozen=True)
@@ -96,7 +107,7 @@ class Source:
         path = self.folder / "model_index.json"
         if not path.is_file():
             raise ExportError(f"{self.folder} is not a diffusers pipeline: it has no model_index.json")
-        return _read_json(path)
+        return read_json(path)
 
     @cached_property
     def scheduler(self) -> Mapping[str, Any]:
@@ -120,13 +131,7 @@ class Source:
     @cached_property
     def weights(self) -> Mapping[str, tuple[Path, ...]]:
         """Component → its safetensors files, without fp16 variants."""
-        found: dict[str, tuple[Path, ...]] = {}
-        for name in MODELS:
-            files = sorted((self.folder / name).glob("*.safetensors"))
-            found[name] = tuple(f for f in files if ".fp16." not in f.name and ".non_ema." not in f.name)
-            if not found[name]:
-                raise ExportError(f"{self.folder / name} has no safetensors weights (pickled ones are not loaded)")
-        return found
+        return {name: weight_files(self.folder / name) for name in MODELS}
 
     @cached_property
     def dimensions(self) -> Dimensions:
@@ -166,22 +171,11 @@ class Source:
         Raises:
             ExportError: if its weights cannot be read.
         """
-        try:
-            model, report = MODELS[component].from_pretrained(
-                self.folder / component, use_safetensors=True, output_loading_info=True
-            )
-        except Exception as error:  # safetensors, OSError, ValueError and RuntimeError by what is wrong
-            reason = str(error).strip().splitlines()[0]
-            raise ExportError(f"the weights in {self.folder / component} cannot be loaded: {reason}") from error
-        if report["missing_keys"]:  # the library would leave them at random values
-            lacking = sorted(report["missing_keys"])
-            raise ExportError(f"the weights in {self.folder / component} lack {lacking[0]} ({len(lacking)} in all)")
-        loaded: nn.Module = model.float().eval().requires_grad_(False)
-        return loaded
+        return load_model(MODELS[component], self.folder / component)
 
     def parameters(self, component: str) -> int:
         """Number of weights of a component, read from the headers of its files."""
-        return sum(_count_elements(path) for path in self.weights[component])
+        return sum(count_elements(path) for path in self.weights[component])
 
     def hashes(self) -> dict[str, str]:
         """SHA-256 of every weight file, by its path in the folder."""
@@ -192,7 +186,7 @@ class Source:
         path = self.folder / component / file
         if not path.is_file():
             raise ExportError(f"{self.folder} has no {component}: {component}/{file} is missing")
-        return _read_json(path)
+        return read_json(path)
 
     def _check_components(self) -> None:
         known = (*MODELS, "tokenizer", "scheduler", *LEFT_OUT)
@@ -232,6 +226,37 @@ class Source:
                 raise ExportError(f"{name} must be a multiple of the VAE factor {d.vae_factor}, not {side}")
 
 
+def weight_files(folder: Path) -> tuple[Path, ...]:
+    """The safetensors files in ``folder``, without fp16 variants.
+
+    Raises:
+        ExportError: if there are none.
+    """
+    files = sorted(folder.glob("*.safetensors"))
+    found = tuple(f for f in files if ".fp16." not in f.name and ".non_ema." not in f.name)
+    if not found:
+        raise ExportError(f"{folder} has no safetensors weights (pickled ones are not loaded)")
+    return found
+
+
+def load_model(kind: Any, folder: Path) -> nn.Module:
+    """The model of the class ``kind`` in ``folder`` with its weights, FP32, in eval mode.
+
+    Raises:
+        ExportError: if its weights cannot be read.
+    """
+    try:
+        model, report = kind.from_pretrained(folder, use_safetensors=True, output_loading_info=True)
+    except Exception as error:  # safetensors, OSError, ValueError and RuntimeError by what is wrong
+        reason = str(error).strip().splitlines()[0]
+        raise ExportError(f"the weights in {folder} cannot be loaded: {reason}") from error
+    if report["missing_keys"]:  # the library would leave them at random values
+        lacking = sorted(report["missing_keys"])
+        raise ExportError(f"the weights in {folder} lack {lacking[0]} ({len(lacking)} in all)")
+    loaded: nn.Module = model.float().eval().requires_grad_(False)
+    return loaded
+
+
 def sha256(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     digest = hashlib.sha256()
@@ -241,7 +266,12 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _read_json(path: Path) -> Mapping[str, Any]:
+def read_json(path: Path) -> Mapping[str, Any]:
+    """The JSON object in a file.
+
+    Raises:
+        ExportError: if it holds none.
+    """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -251,7 +281,7 @@ def _read_json(path: Path) -> Mapping[str, Any]:
     return value
 
 
-def _count_elements(path: Path) -> int:
+def count_elements(path: Path) -> int:
     """Elements of all tensors in a safetensors file, from its header (8 bytes of length, then JSON)."""
     size = path.stat().st_size
     try:

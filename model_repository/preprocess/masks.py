@@ -8,14 +8,27 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from preprocess.errors import RequestError
+
 Mask = NDArray[np.uint8]
 
 
 def adjusted(mask: Mask, *, invert: bool, grow: int) -> Mask:
-    """``mask`` inverted, then grown (or shrunk) by ``grow`` pixels; grey levels survive where nothing is grown."""
+    """``mask`` inverted, then grown (or shrunk) by ``grow`` pixels; grey levels survive where nothing is grown.
+
+    Raises:
+        RequestError: if nothing of it is left.
+    """
     if invert:
         mask = ~mask
-    return grown(mask, grow) if grow else mask
+    if grow:
+        mask = grown(mask, grow)
+    if not (mask >= 128).any():
+        after = " after mask_invert" * invert + f" after mask_grow {grow}" * (grow != 0)
+        raise RequestError(
+            f"mask is empty{after}: no pixel is white (128 or more of 255), so nothing would be repainted"
+        )
+    return mask
 
 
 def binary(mask: Mask) -> Mask:

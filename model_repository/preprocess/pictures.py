@@ -10,6 +10,7 @@ import base64
 import binascii
 import io
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps
 
 from dressform_contract import MAX_ENCODED_BYTES, MAX_PIXELS
+from preprocess.errors import RequestError
 
 try:
     from pillow_heif import register_heif_opener
@@ -35,7 +37,7 @@ _HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
 Pixels = NDArray[np.uint8]
 
 
-class PictureError(ValueError):
+class PictureError(RequestError):
     """Bytes that are no acceptable picture; the message says what came and what is allowed."""
 
 
@@ -51,6 +53,18 @@ class Picture:
     def size(self) -> tuple[int, int]:
         """(height, width)."""
         return self.pixels.shape[0], self.pixels.shape[1]
+
+
+def decoded(name: str, data: bytes, decoder: Callable[[bytes], Picture]) -> Picture:
+    """The picture that ``decoder`` makes of ``data``; ``name`` is what the request calls it, for the error's sentence.
+
+    Raises:
+        RequestError: as ``decoder`` does.
+    """
+    try:
+        return decoder(data)
+    except PictureError as error:
+        raise RequestError(f"{name} is {error}") from error
 
 
 def decode(data: bytes) -> Picture:

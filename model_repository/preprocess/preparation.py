@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,17 +16,13 @@ from denoise.schedule import ScheduleError, SchedulerConfig
 from denoise.solvers import make_plan
 from dressform_contract import MAX_SEED, ContractError, Task, validated_parameters
 from preprocess import masks
-from preprocess.pictures import Picture, PictureError, decode, decode_mask
+from preprocess.errors import RequestError, UnsupportedError
+from preprocess.pictures import Picture, decode, decode_mask, decoded
 from preprocess.placement import Placement, masked_region, placed
 from preprocess.prompts import PromptTokenizer
 
-
-class RequestError(ValueError):
-    """A request that breaks the contract; the message names the culprit."""
-
-
-class UnsupportedError(ValueError):
-    """A request that this export cannot serve; the message says why and what would."""
+if TYPE_CHECKING:
+    from mask.automatic import AutomaticMasks  # not there in an export without a garment parser
 
 
 @dataclass(frozen=True)
@@ -36,6 +32,7 @@ class Export:
     factor: int
     in_channels: int
     tryon: str
+    parser: bool
     height: int
     width: int
     minimum: int
@@ -53,6 +50,7 @@ class Export:
             factor=manifest["vae"]["factor"],
             in_channels=manifest["unet"]["in_channels"],
             tryon=manifest["tryon"],
+            parser=manifest["parser"] is not None,
             height=size["height"],
             width=size["width"],
             minimum=size["minimum"],
@@ -79,6 +77,11 @@ class RawRequest:
     def task(self) -> Task:
         """The ensemble it came through."""
         return "inpaint" if self.garment is None else "tryon"
+
+    @property
+    def automatic(self) -> bool:
+        """Whether its mask is to be made from the parser's labels."""
+        return self.task == "tryon" and self.mask is None
 
 
 @dataclass(frozen=True)
@@ -112,21 +115,35 @@ def checked(raw: RawRequest, export: Export) -> dict[str, Any]:
     return options
 
 
-def prepare(raw: RawRequest, options: Mapping[str, Any], export: Export, tokenizer: PromptTokenizer) -> Prepared:
+def prepare(
+    raw: RawRequest,
+    options: Mapping[str, Any],
+    export: Export,
+    tokenizer: PromptTokenizer,
+    automatic: AutomaticMasks | None = None,
+) -> Prepared:
     """Decode, place and tokenise one request with the options that `checked` gave.
+
+    ``automatic`` makes the mask of a request that brings none.
 
     Raises:
         RequestError: the request breaks the contract.
     """
     person = "image" if raw.task == "inpaint" else "person"
-    picture = _decoded(person, raw.image, decode)
-    mask = _mask(raw, picture, person, options)
+    picture = decoded(person, raw.image, decode)
+    garment = None if raw.garment is None else decoded("garment", raw.garment, decode)
+    if raw.automatic and automatic is not None:
+        made = automatic.made(picture.pixels, options["category"], None if garment is None else garment.pixels)
+        mask, story = made.pixels, made.story
+    else:
+        mask, story = _given_mask(raw, picture, person), {}
+    mask = masks.adjusted(mask, invert=options["mask_invert"], grow=options["mask_grow"])
     canvas = (int(options["height"]), int(options["width"]))
     placement = _placement(picture, mask, canvas, options)
     canvas_mask = masks.binary(placement.onto_canvas(mask))
     if not canvas_mask.any():
         raise RequestError("the mask is empty where the picture lies on the canvas; try resize_mode fill")
-    names, canvases, keep = _canvases(raw, picture, placement, canvas_mask, float(options["strength"]), export)
+    names, canvases, keep = _canvases(picture, garment, placement, canvas_mask, float(options["strength"]), export)
     input_ids, warnings = _tokens(raw, tokenizer, guided=float(options["guidance_scale"]) > 1)
     if options["eta"] and options["solver"] != "ddim":
         warnings.append(f"eta acts with solver ddim alone, not with {options['solver']}; it was ignored")
@@ -150,6 +167,7 @@ def prepare(raw: RawRequest, options: Mapping[str, Any], export: Export, tokeniz
             "quality": options["quality"],
             "icc_profile": base64.b64encode(picture.icc_profile or b"").decode(),
             "warnings": warnings,
+            "automatic_mask": story,
         },
     )
 
@@ -160,10 +178,7 @@ def resolved(parameters: Mapping[str, object], task: Task, export: Export) -> di
     Raises:
         RequestError: for an unknown name, a wrong type or a value that is not allowed.
     """
-    try:
-        options: dict[str, Any] = dict(validated_parameters(parameters, task))
-    except ContractError as error:
-        raise RequestError(str(error)) from error
+    options: dict[str, Any] = validated(parameters, task)
     model = {
         "num_inference_steps": export.steps,
         "solver": export.solver,
@@ -185,6 +200,18 @@ def resolved(parameters: Mapping[str, object], task: Task, export: Export) -> di
     except ScheduleError as error:  # the denoiser could not plan it: known before any graph has run
         raise RequestError(str(error)) from error
     return options
+
+
+def validated(parameters: Mapping[str, object], task: Task) -> dict[str, Any]:
+    """All options of a request by the contract alone.
+
+    Raises:
+        RequestError: for an unknown name, a wrong type or a value that is not allowed.
+    """
+    try:
+        return dict(validated_parameters(parameters, task))
+    except ContractError as error:
+        raise RequestError(str(error)) from error
 
 
 def unet_calls(options: Mapping[str, Any], export: Export) -> int:
@@ -209,35 +236,22 @@ def _check_task(raw: RawRequest, export: Export) -> None:
             "tryon needs weights that learned to read a garment; this export says tryon: none. "
             "Export a source whose dressform.json says tryon: concat"
         )
-    if raw.task == "tryon" and raw.mask is None:
-        raise UnsupportedError("tryon needs a mask here: this export has no garment parser to make one")
+    if raw.automatic and not export.parser:
+        raise UnsupportedError(
+            "tryon needs a mask here: this export has no garment parser to make one. Send a mask, or export with "
+            "--parser and a Segformer of the ATR labels (a folder or a hub id)"
+        )
     if raw.task == "inpaint" and raw.mask is None:
         raise RequestError("inpaint needs a mask: white where the picture is to be repainted")
 
 
-def _decoded(name: str, data: bytes, decoder: Any) -> Picture:
-    try:
-        picture: Picture = decoder(data)
-    except PictureError as error:
-        raise RequestError(f"{name} is {error}") from error
-    return picture
-
-
-def _mask(raw: RawRequest, picture: Picture, person: str, options: Mapping[str, Any]) -> NDArray[np.uint8]:
-    """The mask at the original's size, inverted and grown as asked."""
-    mask = _decoded("mask", raw.mask or b"", decode_mask)
+def _given_mask(raw: RawRequest, picture: Picture, person: str) -> NDArray[np.uint8]:
+    """The request's own mask, of the original's size."""
+    mask = decoded("mask", raw.mask or b"", decode_mask)
     if mask.size != picture.size:
         expected, came = (f"{width} × {height}" for height, width in (picture.size, mask.size))
         raise RequestError(f"mask must have the size of {person}, {expected} pixels, not {came}")
-    adjusted = masks.adjusted(mask.pixels, invert=options["mask_invert"], grow=options["mask_grow"])
-    if not (adjusted >= 128).any():
-        after = " after mask_invert" * options["mask_invert"] + f" after mask_grow {options['mask_grow']}" * (
-            options["mask_grow"] != 0
-        )
-        raise RequestError(
-            f"mask is empty{after}: no pixel is white (128 or more of 255), so nothing would be repainted"
-        )
-    return adjusted
+    return mask.pixels
 
 
 def _placement(
@@ -250,8 +264,8 @@ def _placement(
 
 
 def _canvases(
-    raw: RawRequest,
     picture: Picture,
+    garment: Picture | None,
     placement: Placement,
     canvas_mask: NDArray[np.uint8],
     strength: float,
@@ -265,8 +279,7 @@ def _canvases(
         rows["masked"] = (image, outside)
     if strength < 1 or export.in_channels == 4:
         rows["image"] = (image, whole)
-    if raw.garment is not None:
-        garment = _decoded("garment", raw.garment, decode)
+    if garment is not None:
         fitted = placed(garment.size, (placement.height, placement.width), "fill")
         rows["garment"] = (fitted.onto_canvas(garment.pixels, ground=(255, 255, 255)), whole)
     return list(rows), np.stack([row[0] for row in rows.values()]), np.stack([row[1] for row in rows.values()])

@@ -76,9 +76,30 @@ def test_tryon_takes_an_outfit(run, fake, capsys):
     assert [request.inputs["prompt"] for request in fake.requests] == [b"a man"] * 2
 
 
+def test_tryon_needs_no_mask(run, fake):
+    assert run("tryon", "photo.png", "shirt.png", "--category", "lower") == 0
+    assert set(fake.requests[0].inputs) == {"person", "garment"}
+    assert fake.requests[0].parameters == {"category": "lower"}
+
+
+@pytest.mark.parametrize(("flags", "file"), [([], "photo-mask.png"), (["-o", "m.npy"], "m.npy")])
+def test_mask_writes_the_mask_and_prints_path_and_category(run, fake, tmp_path, capsys, flags, file):
+    reply = {"mask_used": np.array([[png((7, 4))]], object), "info": np.array([[b'{"category": "upper"}']], object)}
+    fake.reply = lambda _: reply
+    assert run("mask", "photo.png", "--mask-grow", "2", *flags) == 0
+    assert capsys.readouterr().out == f"{file}  upper\n"
+    assert (tmp_path / file).read_bytes() == png((7, 4))
+    (request,) = fake.requests
+    assert (request.model, request.inputs) == ("mask", {"person": png((5, 3))})
+    assert request.parameters == {"mask_grow": 2} | ({"output_format": "npy"} if flags else {})
+
+
 def test_health(run, fake, capsys):
     assert run("health") == 0
     assert capsys.readouterr().out == "grpc://fake:1 is ready: inpaint, tryon\n"
+    fake.models = ("inpaint", "tryon", "mask")
+    assert run("health") == 0
+    assert capsys.readouterr().out == "grpc://fake:1 is ready: inpaint, tryon, mask\n"
     fake.ready = False
     assert run("health") == 1
     assert "not ready" in capsys.readouterr().err
@@ -117,6 +138,8 @@ def test_a_bad_address_is_bad_input(capsys):
         ["inpaint", "photo.png", "mask.png", "a hat", "--sede", "1"],
         ["inpaint", "photo.png", "mask.png", "a hat", "-o", "out.gif"],
         ["inpaint", "photo.png", "mask.png", "a hat", "-o", "nowhere/out.png"],
+        ["mask", "photo.png", "--seed", "1"],
+        ["mask", "photo.png", "--negative-prompt", "a hat"],
     ],
 )
 def test_a_wrong_command_line_exits_with_2(run, fake, capsys, words):

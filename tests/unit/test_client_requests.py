@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import inspect
 import io
 import json
 import typing
@@ -15,8 +16,12 @@ from PIL import Image
 import dressform
 from dressform import Client, InvalidRequest, Options, ServerError
 from dressform.options import as_parameters
-from dressform_contract import PARAMETERS
+from dressform_contract import PARAMETERS, TASK_PARAMETERS
 from unit.client_fakes import FakeTransport, answer, npy, png
+
+
+def array(data: bytes) -> np.ndarray:
+    return np.array([[data]], dtype=object)
 
 
 @pytest.fixture
@@ -243,6 +248,45 @@ def test_outfits_that_do_not_fit_together_are_refused(client):
         client.tryon(png(), [png(), png()], mask=[png()] * 3)
 
 
+# --- automatic masks ---------------------------------------------------------------------------------------------
+
+
+def test_a_mask_is_asked_for_by_category(fake):
+    fake.reply = lambda _: {"mask_used": array(png((8, 6))), "info": array(b'{"category": "lower"}')}
+    client = Client(transport=fake, timeout=5)
+    result = client.mask(png(), "lower", mask_grow=np.int64(3), mask_invert=False, request_id="mine")
+    (request,) = fake.requests
+    assert (request.model, request.id, request.inputs) == ("mask", "mine", {"person": png()})
+    assert request.parameters == {"category": "lower", "mask_grow": 3, "mask_invert": False, "deadline_ms": 5000}
+    assert (result.mask_used.mode, result.mask_used.size) == ("L", (8, 6))
+    assert (result.category, result.info, result.request_id) == ("lower", {"category": "lower"}, "mine")
+    assert result.encoded == png((8, 6))
+    client.mask(png(), timeout=0.5, output_format="npy")
+    assert fake.requests[1].parameters == {"output_format": "npy", "deadline_ms": 500}
+
+
+def test_the_keywords_of_a_mask_are_the_contract():
+    keywords = inspect.signature(Client.mask).parameters
+    for name in TASK_PARAMETERS["mask"]:
+        assert keywords[name].annotation == Options.__annotations__[name].__forward_arg__, name
+        assert keywords[name].default is None
+
+
+@pytest.mark.parametrize(
+    ("outputs", "text"),
+    [
+        ({"mask_used": None}, "lacks mask_used"),
+        ({"info": array(b"{}")}, "cannot be read"),
+        ({"info": array(b"[]")}, "cannot be read"),
+        ({"mask_used": array(b"junk")}, "cannot be read"),
+    ],
+)
+def test_an_unreadable_mask_is_the_servers_fault(fake, client, outputs, text):
+    fake.reply = lambda _: {"mask_used": array(png()), "info": array(b'{"category": "upper"}')} | outputs
+    with pytest.raises(ServerError, match=text):
+        client.mask(png())
+
+
 # --- answers -----------------------------------------------------------------------------------------------------
 
 
@@ -271,10 +315,6 @@ def test_every_output_format_becomes_a_pil_image(fake, client, form):
     for got in result.images:
         difference = np.abs(np.asarray(got, dtype=int) - np.asarray(image, dtype=int)).max()
         assert difference <= (3 if form == "jpeg" else 0)
-
-
-def array(data: bytes) -> np.ndarray:
-    return np.array([[data]], dtype=object)
 
 
 def test_grey_npy_with_one_channel(fake, client):

@@ -73,6 +73,14 @@ def test_what_is_on_the_wire(server, client, protocol):
     assert result.image.size == (8, 6)
 
 
+def test_a_mask_is_on_the_wire_too(server, client, protocol):
+    result = client.mask(png(), "lower", request_id="an-id")
+    seen = server.arrived[0]
+    assert (seen.model, seen.id, seen.inputs) == ("mask", "an-id", {"person": png()})
+    assert seen.parameters == {"category": (WIRE[protocol][str], "lower")}
+    assert (result.category, result.mask_used.mode, result.mask_used.size) == ("lower", "L", (8, 6))
+
+
 def test_pictures_above_the_usual_message_limit(server, client):
     noise = np.random.default_rng(0).integers(0, 256, (1600, 1600, 3), dtype=np.uint8)  # 7.7 MB, does not compress
     result = client.inpaint(noise, png(), "a hat", seed=1)

@@ -22,6 +22,9 @@ def config(model: str) -> ModelConfig:
     return text_format.Parse((TEMPLATE / model / "config.pbtxt").read_text(), ModelConfig())
 
 
+ENSEMBLES = [task for task in contract.TASK_INPUTS if config(task).platform == "ensemble"]
+
+
 @given(value=st.one_of(st.floats(), st.integers(), st.booleans(), st.text(), st.none()))
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_a_parameter_is_valid_or_refused_by_name(name: str, value: object) -> None:
@@ -55,6 +58,16 @@ def test_unknown_parameters_are_refused_with_the_nearest_name() -> None:
     assert validated_parameters({"id": "abc"}, "inpaint") == validated_parameters({}, "inpaint")
 
 
+def test_a_task_takes_its_own_parameters_alone() -> None:
+    assert set(validated_parameters({"category": "lower"}, "mask")) == set(contract.TASK_PARAMETERS["mask"])
+    with pytest.raises(ContractError, match="mask takes no parameter 'seed': known are mask_grow, .*, category"):
+        validated_parameters({"seed": 1}, "mask")
+    with pytest.raises(ContractError, match="unknown parameter 'categorie': did you mean category"):
+        validated_parameters({"categorie": "lower"}, "mask")
+    for names in contract.TASK_PARAMETERS.values():
+        assert set(names) <= set(PARAMETERS)
+
+
 FIELDS = st.dictionaries(st.from_regex(r"[a-z_]{1,12}", fullmatch=True), st.from_regex(r"[\w.]{1,12}", fullmatch=True))
 
 
@@ -70,16 +83,17 @@ def test_other_messages_are_no_faults() -> None:
 
 
 @pytest.mark.parametrize("task", contract.TASK_INPUTS)
-def test_ensembles_keep_the_contract(task: str) -> None:
-    ensemble = config(task)
-    assert tuple(item.name for item in ensemble.input) == contract.TASK_INPUTS[task]
-    optional = tuple(item.name for item in ensemble.input if item.optional)
+def test_tasks_keep_the_contract(task: str) -> None:
+    model = config(task)
+    assert tuple(item.name for item in model.input) == contract.TASK_INPUTS[task]
+    optional = tuple(item.name for item in model.input if item.optional)
     assert optional == contract.OPTIONAL_INPUTS[task]
-    assert [item.name for item in ensemble.output] == list(contract.OUTPUTS)
-    assert ensemble.max_batch_size == 1
+    assert tuple(item.name for item in model.output) == contract.TASK_OUTPUTS[task]
+    assert {item.name for item in model.output} <= set(contract.OUTPUTS)
+    assert model.max_batch_size == 1
 
 
-@pytest.mark.parametrize("task", contract.TASK_INPUTS)
+@pytest.mark.parametrize("task", ENSEMBLES)
 def test_ensembles_wire_their_stages(task: str) -> None:
     """Each tensor of an ensemble is made once before it is used, and names and types are those of the stages."""
     ensemble = config(task)
@@ -119,7 +133,7 @@ def test_the_window_is_open_to_any_client() -> None:
     assert [item.name for item in (*jobs.output, *watch.output)] == ["jobs", "event"]
 
 
-@pytest.mark.parametrize("task", contract.TASK_INPUTS)
+@pytest.mark.parametrize("task", ENSEMBLES)
 def test_the_slot_reaches_every_stage_that_reports(task: str) -> None:
     """A stage that takes a slot gets the request's own; `denoise` may get it by way of `handover`."""
     steps = {step.model_name: step for step in config(task).ensemble_scheduling.step}

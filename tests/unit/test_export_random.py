@@ -13,6 +13,7 @@ from PIL import Image
 from transformers import CLIPTextConfig, CLIPTokenizer
 
 from dressform_export import ExportError, build_random_pipeline
+from dressform_export.__main__ import main
 from dressform_export.random_pipeline import ARCHITECTURES
 from dressform_export.source import MODELS, open_source, sha256
 
@@ -57,6 +58,16 @@ def test_options_reach_the_configs(tmp_path: Path) -> None:
     assert source.settings.tryon == "concat"
     assert source.scheduler["prediction_type"] == "v_prediction"
     assert source.size == (64, 64)
+
+
+def test_a_parser_is_added_beside_the_rest(tiny_source: Path, tmp_path: Path) -> None:
+    assert main(["random", "tiny", str(tmp_path / "one"), "--parser"]) == 0
+    one, again = _hashes(tmp_path / "one"), _hashes(build_random_pipeline("tiny", tmp_path / "two", parser=True))
+    assert one == again
+    added = set(one) - set(_hashes(tiny_source))
+    assert added == {f"parser/{name}" for name in ("config.json", "preprocessor_config.json", "model.safetensors")}
+    assert {name: value for name, value in one.items() if name not in added} == _hashes(tiny_source)
+    assert StableDiffusionInpaintPipeline.from_pretrained(tmp_path / "one").unet.config.in_channels == 9
 
 
 def test_scheduler_is_spelled_out(tiny_source: Path) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from diffusers.image_processor import VaeImageProcessor
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from postprocess.compositing import composite, opacity
 from preprocess import masks
+from preprocess.errors import RequestError
 from preprocess.placement import Placement, masked_region, placed
 
 SIDES = st.integers(1, 40)
@@ -43,8 +44,21 @@ def test_shrinking_is_growing_the_rest(mask: np.ndarray, pixels: int) -> None:
 @settings(max_examples=60, deadline=None)
 @given(mask=binary_masks())
 def test_inverting_twice_changes_nothing(mask: np.ndarray) -> None:
+    assume(0 < mask.mean() < 255)
     once = masks.adjusted(mask, invert=True, grow=0)
     assert np.array_equal(masks.adjusted(once, invert=True, grow=0), mask)
+
+
+@settings(max_examples=60, deadline=None)
+@given(mask=binary_masks(), invert=st.booleans(), grow=st.sampled_from([-40, -1, 0, 1]))
+def test_a_mask_of_nothing_is_refused(mask: np.ndarray, invert: bool, grow: int) -> None:
+    start = ~mask if invert else mask
+    left = masks.grown(start, grow) if grow else start
+    if left.any():
+        assert np.array_equal(masks.adjusted(mask, invert=invert, grow=grow), left)
+        return
+    with pytest.raises(RequestError, match="mask is empty" + " after mask_invert" * invert):
+        masks.adjusted(mask, invert=invert, grow=grow)
 
 
 def picture(height: int, width: int, seed: int) -> np.ndarray:

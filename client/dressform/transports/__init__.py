@@ -28,7 +28,7 @@ class Transport(Protocol):
     """
 
     def infer(self, request: Request) -> Outputs:
-        """The output tensors that the ensemble ``request.model`` answers."""
+        """The output tensors that the model ``request.model`` answers."""
 
     def server_ready(self, timeout: float) -> bool:
         """Whether the server says it is ready, asked for at most ``timeout`` seconds."""

@@ -12,7 +12,7 @@ from dressform.errors import DressformError, ServerUnavailable, from_answer
 from dressform.requests import Request
 from dressform.results import Outputs
 from dressform.transports import TLS, Address, tensors
-from dressform_contract import OUTPUTS
+from dressform_contract import TASK_OUTPUTS
 
 _CHANNEL = [
     # Pictures: gRPC's own limit is 4 MiB, Triton's is INT32_MAX both ways.
@@ -61,7 +61,7 @@ class GrpcTransport:
                 parameters=dict(request.parameters),
                 client_timeout=None if request.timeout is None else request.timeout + GRACE_SECONDS,
             )
-            return {name: answer.as_numpy(name) for name in OUTPUTS}
+            return {name: answer.as_numpy(name) for name in TASK_OUTPUTS[request.model]}
 
     def server_ready(self, timeout: float) -> bool:
         """See ``Transport``."""

@@ -22,7 +22,7 @@ from dressform.errors import DeadlineExceeded, DressformError, ServerError, Serv
 from dressform.requests import Request
 from dressform.results import Outputs
 from dressform.transports import CONNECT_SECONDS, TLS, Address, tensors
-from dressform_contract import OUTPUTS
+from dressform_contract import TASK_OUTPUTS
 
 _HEADER_LENGTH = "Inference-Header-Content-Length"
 
@@ -57,7 +57,7 @@ class HttpTransport:
             raise _refusal(answer, request.id)
         try:
             result = triton.InferenceServerClient.parse_response_body(answer.body, header_length=answer.header_length)
-            return {name: result.as_numpy(name) for name in OUTPUTS}
+            return {name: result.as_numpy(name) for name in TASK_OUTPUTS[request.model]}
         except Exception as error:  # whatever its parser meets in an answer that is not Triton's
             raise ServerError(
                 f"the answer of {self._address} is not KServe's: {error}", request_id=request.id

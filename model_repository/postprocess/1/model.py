@@ -105,4 +105,5 @@ def info(frame, job, started) -> dict:
         "unet_rows": job["unet_rows"],
         "milliseconds": {stage: round((end - begin) / 1e6, 3) for stage, (begin, end) in marks.items()},
         "warnings": frame["warnings"],
+        **frame["automatic_mask"],
     }

@@ -10,6 +10,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))  # the repository's root: stages import one another from there
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -17,19 +18,14 @@ import wire
 from jobs.entry import IdInUse, TableFull
 from jobs.table import JobTable
 from metrics import Recorder
-from preprocess.preparation import (
-    Export,
-    Prepared,
-    RawRequest,
-    RequestError,
-    UnsupportedError,
-    checked,
-    prepare,
-    timed,
-    unet_calls,
-    unet_rows,
-)
+from preprocess.preparation import Export, Prepared, RawRequest, checked, prepare, timed, unet_calls, unet_rows
 from preprocess.prompts import PromptTokenizer
+
+PARSING_AT_ONCE = 8
+"""Requests whose pictures are decoded and with the parser: as many as it takes in a batch. Others wait, encoded."""
+
+PARSING_LEASE_MS = 120_000
+"""How much longer a slot is leased while its request waits for the parser."""
 
 
 class TritonPythonModel:
@@ -40,6 +36,7 @@ class TritonPythonModel:
         manifest = wire.manifest()
         scheduler = json.loads((wire.ROOT / "denoise" / "scheduler_config.json").read_text())
         self.export = Export.from_manifest(manifest, scheduler)
+        self.automatic = automatic_masks(manifest)
         text = manifest["text"]
         tokenizer_file = wire.ROOT / "preprocess" / "tokenizer.json"
         self.tokenizer = PromptTokenizer(tokenizer_file, text["max_length"], text["pad_token_id"])
@@ -48,31 +45,49 @@ class TritonPythonModel:
         self.max_work_ms = 1000 * int(limits["max_work_seconds"]["string_value"])
         self.table = JobTable.open()
         self.meter = Recorder("dressform_requests_refused_total")
+        self.parsing = ThreadPoolExecutor(PARSING_AT_ONCE, thread_name_prefix="parsing")
 
     def execute(self, requests):
         """Each request on its own: a bad one leaves its neighbours alone."""
-        return [self.prepared(request) for request in requests]
+        return [self.answered(request) for request in requests]
 
-    def prepared(self, request):
-        """The stage's outputs for one request, or its coded error."""
+    def answered(self, request):
+        """The stage's outputs for one request, or its coded error.
+
+        None where a thread answers later: the parser may take seconds, and nobody else should wait for it.
+        """
         started = time.monotonic_ns()
-        slot = None
         try:
             raw = read(request)
             options = checked(raw, self.export)
             self.check_deadline(raw.task, options)
-            slot = self.claimed(request.request_id(), raw.task, options)
-            prepared = prepare(raw, options, self.export, self.tokenizer)
+            slot = self.claimed(request.request_id(), raw, options)
+        except Exception as error:
+            return self.refused(error)
+        if not raw.automatic:
+            return self.prepared(raw, options, slot, started)
+        send = wire.answer_later(request)
+        self.parsing.submit(lambda: send(self.prepared(raw, options, slot, started)))
+        return None
+
+    def prepared(self, raw, options, slot, started):
+        """The stage's outputs for an admitted request, or its coded error."""
+        try:
+            prepared = prepare(raw, options, self.export, self.tokenizer, self.automatic)
             if self.table.cancelled(slot):
                 raise wire.Refusal("CANCELLED", "the request was cancelled before its first step")
+            self.table.renew(slot, self.table.lease())
+            outputs = tensors(timed(prepared, started, time.monotonic_ns()))
+            return wire.answer(outputs | {"slot": np.array([slot.number, slot.generation], np.int64)})
         except Exception as error:
-            if slot is not None:
-                self.table.free(slot, "cancelled" if self.table.cancelled(slot) else "failed")
-            fault = fault_of(error)
-            self.meter.count("dressform_requests_refused_total", reason=fault.code.lower())
-            return wire.refuse(fault)
-        outputs = tensors(timed(prepared, started, time.monotonic_ns()))
-        return wire.answer(outputs | {"slot": np.array([slot.number, slot.generation], np.int64)})
+            self.table.free(slot, "cancelled" if self.table.cancelled(slot) else "failed")
+            return self.refused(error)
+
+    def refused(self, error):
+        """The coded error that ``error`` stands for."""
+        fault = wire.fault_of(error)
+        self.meter.count("dressform_requests_refused_total", reason=fault.code.lower())
+        return wire.refuse(fault)
 
     def check_deadline(self, task, options):
         """Refuse at once what could not be done in time even alone."""
@@ -85,17 +100,18 @@ class TritonPythonModel:
             text = f"the denoising alone takes {least:.0f} ms or more, and {deadline} ms are allowed"
             raise wire.Refusal("DEADLINE", text, deadline_ms=deadline)
 
-    def claimed(self, request_id, task, options):
+    def claimed(self, request_id, raw, options):
         """A slot of the job table, unless the server is full."""
         health = self.table.health()
         lease = self.table.lease()
         alive = health is not None and time.monotonic_ns() - health.beat_ns < lease * 1_000_000
+        lease += PARSING_LEASE_MS * raw.automatic
         if alive and health.work_ms > self.max_work_ms:
             work = f"{health.work_ms / 1000:.0f} s of work are waiting, and {self.max_work_ms / 1000:.0f} are allowed"
             raise wire.Refusal("OVERLOADED", work, retry_after_ms=health.work_ms - self.max_work_ms)
         rows, calls = unet_rows(options), unet_calls(options, self.export)
         try:
-            return self.table.claim(request_id, lease, task=task, rows=rows, total=calls, limit=self.max_jobs)
+            return self.table.claim(request_id, lease, task=raw.task, rows=rows, total=calls, limit=self.max_jobs)
         except IdInUse as error:
             raise wire.Refusal("ID_IN_USE", "a request with this id is in flight; a retry needs a new id") from error
         except TableFull as error:
@@ -105,36 +121,24 @@ class TritonPythonModel:
 
     def finalize(self):
         """Leave the job table."""
+        self.parsing.shutdown()
         self.meter.close()
         self.table.close()
 
 
-def fault_of(error: Exception) -> wire.Fault:
-    """The coded error that ``error`` stands for."""
-    if isinstance(error, wire.Refusal):
-        return error.fault
-    if isinstance(error, RequestError):
-        return wire.Fault("INVALID_ARGUMENT", str(error))
-    if isinstance(error, UnsupportedError):
-        return wire.Fault("UNSUPPORTED", str(error))
-    return wire.internal(error)
+def automatic_masks(manifest):
+    """The maker of masks; None where the export has no parser."""
+    if manifest["parser"] is None:
+        return None
+    from mask.automatic import AutomaticMasks  # comes with the parser
+
+    return AutomaticMasks.from_manifest(manifest["parser"], wire.parse)
 
 
 def read(request) -> RawRequest:
-    """The request's inputs. The client's own sequences are refused: they would collide with the denoiser's."""
-    if request.correlation_id() or request.flags():
-        raise wire.Refusal("INVALID_ARGUMENT", "sequence_id, sequence_start and sequence_end are not allowed")
+    """The request's inputs."""
     names = ("image", "mask", "prompt", "negative_prompt", "garment")
-    parameters = with_timeout(wire.parameters(request), request.timeout())
-    return RawRequest(**{name: wire.blob(request, name) for name in names}, parameters=parameters)
-
-
-def with_timeout(parameters: dict, timeout_us: int) -> dict:
-    """Triton's own ``timeout`` (microseconds, 0: none) counts as a deadline too: the earlier one holds."""
-    deadline = parameters.get("deadline_ms")
-    if timeout_us and (deadline is None or (isinstance(deadline, int) and deadline * 1000 > timeout_us)):
-        return parameters | {"deadline_ms": max(timeout_us // 1000, 1)}
-    return parameters
+    return RawRequest(**{name: wire.blob(request, name) for name in names}, parameters=wire.own_parameters(request))
 
 
 def tensors(prepared: Prepared) -> dict:
