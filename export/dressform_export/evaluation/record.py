@@ -50,6 +50,7 @@ def exported(repository: Path | None) -> dict[str, Any] | None:
             "revision": manifest.source.revision,
             "sha256": manifest.source.sha256,
         },
+        "parser": None if manifest.parser is None else {"sha256": manifest.parser.sha256},
         "graphs": {name: graph.sha256 for name, graph in manifest.graphs.items()},
         "tryon": manifest.tryon,
         "engine": manifest.engine,
