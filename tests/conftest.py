@@ -48,6 +48,14 @@ def colour_parser_repository(tiny_tryon_source: Path, tmp_path_factory: pytest.T
     return _exported(tiny_tryon_source, tmp_path_factory.mktemp("repository") / "colour-parser", str(parser))
 
 
+@pytest.fixture(scope="session")
+def demo_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shipped model, exported."""
+    from dressform_export.demo import MODEL
+
+    return _exported(MODEL, tmp_path_factory.mktemp("repository") / "demo")
+
+
 def _exported(source: Path, out: Path, parser: str | None = None) -> Path:
     from dressform_export import export_pipeline
 

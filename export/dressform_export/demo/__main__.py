@@ -1,8 +1,8 @@
-"""Export, serve, one inpaint and one try-on: ``make demo``.
+"""Export, serve, dress and repaint: ``make demo``.
 
-The pipeline is the exporter's own small random one, so the pictures show that everything works, not what a trained one
-paints. Export and pictures go to a folder (default ``.demo``); a second run uses the export again while nothing that it
-was made of has changed.
+The pipeline is the small one that is trained on drawn people (``demo/model``, its card is ``README.md`` there). Nobody
+whom it dresses here was in its training. Export and pictures go to a folder (default ``.demo``); a second run uses the
+export again while nothing that it was made of has changed.
 """
 
 from __future__ import annotations
@@ -13,15 +13,16 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+from PIL import Image
 
 import dressform_contract
 import dressform_export
 from dressform import Client, DressformError
-from dressform.options import Options
 from dressform_export import ExportError
-from dressform_export.demo.pictures import astronaut, sheet, striped_shirt, suit_mask
+from dressform_export.demo import MODEL, scenes
 from dressform_export.progress import Progress
 from dressform_export.repository import template_folder
 from dressform_server import Server, ServerError
@@ -44,58 +45,56 @@ def main(argv: list[str] | None = None) -> int:
 
 def exported(folder: Path) -> Path:
     """The demonstration's repository, exported where there is none yet, or one of other code."""
-    source, repository, key = folder / "source", folder / "repository", folder / "made-of"
+    repository, key = folder / "repository", folder / "made-of"
     fingerprint = made_of()
     if key.is_file() and key.read_text() == fingerprint and repository.is_dir():
         print(f"using the export in {repository}")
         return repository
-    from dressform_export import build_random_pipeline, export_pipeline  # torch takes seconds to import
+    from dressform_export import export_pipeline  # torch takes seconds to import
 
-    for stale in (source, repository):
-        shutil.rmtree(stale, ignore_errors=True)
+    shutil.rmtree(repository, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
-    build_random_pipeline("tiny", source, tryon="concat")
-    export_pipeline(source, repository, progress=Progress())
+    export_pipeline(MODEL, repository, progress=Progress())
     key.write_text(fingerprint)
     return repository
 
 
 def made_of() -> str:
-    """A fingerprint of the code and configurations that an export is made of."""
+    """A fingerprint of the code, configurations and weights that an export is made of."""
     digest = hashlib.sha256()
     package = Path(dressform_export.__file__).parent
-    for path in sorted([*template_folder().rglob("*"), *package.rglob("*.py"), Path(dressform_contract.__file__)]):
-        if path.suffix in (".py", ".pbtxt"):
+    files = [
+        *template_folder().rglob("*"),
+        *package.rglob("*.py"),
+        *MODEL.rglob("*"),
+        Path(dressform_contract.__file__),
+    ]
+    for path in sorted(files):
+        if path.suffix in (".py", ".pbtxt", ".json", ".txt", ".safetensors"):
             digest.update(path.read_bytes())
     return digest.hexdigest()
 
 
 def pictures(repository: Path, folder: Path) -> Iterator[Path]:
-    """Serve ``repository`` and yield the path of each picture as it is written, a sheet of all last."""
-    shown = {"person": astronaut(), "mask": suit_mask(), "garment": striped_shirt()}
-    common: Options = {"num_inference_steps": 12, "height": 256, "width": 256, "seed": 7}
-    log = folder / "triton.log"
-    with Server(repository, http_port=0, grpc_port=0, metrics_port=0, log=log) as server:
+    """Serve ``repository``, ask for all scenes at once, and yield the path of each picture, the sheet of all last."""
+    shown = scenes.groups()
+    with Server(repository, http_port=0, grpc_port=0, metrics_port=0, log=folder / "triton.log") as server:
         server.wait_ready(120)
-        with Client(server.grpc_url, timeout=300) as client:
-            person, mask, garment = shown.values()
-            with timed("inpaint"):
-                shown["inpaint"] = client.inpaint(person, mask, "a red and white striped t-shirt", **common).image
-            with timed("tryon"):
-                shown["tryon"] = client.tryon(person, garment, mask=mask, **common).image
-    shown["sheet"] = sheet(list(shown.values()))
-    for name, image in shown.items():
-        path = folder / f"{name}.png"
-        image.save(path)
-        yield path
+        began = time.monotonic()
+        with Client(server.grpc_url, timeout=300) as client, ThreadPoolExecutor() as pool:
+            work = [(group, [pool.submit(scene.paint, client) for scene in group.scenes]) for group in shown]
+            found = [(group, [future.result() for future in futures]) for group, futures in work]
+        print(f"{sum(len(group.scenes) for group in shown)} cases: {time.monotonic() - began:.1f} s")
+    for group, made in found:
+        for scene, images in zip(group.scenes, made):
+            yield saved(Image.fromarray(images[-1]), folder / f"{scene.name}.png")
+    yield saved(scenes.sheet(found), folder / "sheet.png")
 
 
-@contextmanager
-def timed(name: str) -> Iterator[None]:
-    """Print how long the block took."""
-    started = time.monotonic()
-    yield
-    print(f"{name}: {time.monotonic() - started:.1f} s")
+def saved(image: Image.Image, path: Path) -> Path:
+    """Write ``image`` and return where."""
+    image.save(path)
+    return path
 
 
 if __name__ == "__main__":

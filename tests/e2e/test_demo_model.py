@@ -1,0 +1,118 @@
+"""The shipped model through the real server: right pictures, and as true in a crowd as alone."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from dressform import Client
+from dressform_export.demo import MODEL
+from dressform_export.demo.wardrobe import ATR, HELD_OUT, Sample, sample
+from dressform_export.demo.wardrobe.clothes import label_of
+from dressform_export.evaluation.colour import mean_difference
+from dressform_server import Server
+from e2e.conftest import differences
+
+SEED = HELD_OUT + 7000
+
+
+@pytest.fixture(scope="module")
+def demo(demo_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    """A client of a server of the shipped model."""
+    log = tmp_path_factory.mktemp("triton-demo") / "triton.log"
+    with Server(demo_repository, http_port=0, grpc_port=0, metrics_port=0, log=log) as server:
+        server.wait_ready(120)
+        with Client(server.grpc_url, timeout=120) as client:
+            yield client
+
+
+def worn(drawn: Sample, other: bool = False) -> NDArray[np.bool_]:
+    """Where the garment (the other one) is on the person."""
+    look, garment = (drawn.other_look, drawn.other) if other else (drawn.look, drawn.garment)
+    return look.labels == label_of(garment)
+
+
+def pixels(image: Any, region: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """The colours [N, 3] within ``region``."""
+    return np.asarray(np.asarray(image)[region])
+
+
+@pytest.mark.parametrize("category", ["upper", "lower", "overall"])
+def test_a_tryon_without_a_mask_puts_the_garment_on(demo: Client, category: str) -> None:
+    nearer = []
+    for seed in range(SEED, SEED + 4):
+        drawn = sample(seed, category)
+        result = demo.tryon(drawn.other_look.image, drawn.flat.image, seed=seed)
+        region = worn(drawn) & worn(drawn, other=True)
+        right, wrong = (pixels(look.image, region) for look in (drawn.look, drawn.other_look))
+        made = pixels(result.image, region)
+        nearer.append(mean_difference(made, right) < mean_difference(made, wrong))
+        kept = np.asarray(result.mask_used) < 128
+        face = np.isin(drawn.other_look.labels, [ATR.index("Face"), ATR.index("Hair")])
+        assert kept[face | drawn.other_look.hands].all()
+        assert (result.info["category"], result.info["category_from"]) == (category, "auto")
+    assert all(nearer)
+
+
+def test_an_outfit_leaves_the_first_garment_unharmed(demo: Client) -> None:
+    upper, lower = sample(SEED + 20, "upper"), sample(SEED + 21, "lower")
+    person = upper.other_look.image
+    first = demo.tryon(person, upper.flat.image, seed=1)
+    both = demo.tryon(person, [upper.flat.image, lower.flat.image], seed=1)
+    torso = worn(upper)
+    torso[np.flatnonzero(torso.any(1))[-6] :] = False  # the seam between the two may move
+    assert np.median(differences(first.image, both.image)[torso]) <= 2
+    legs = upper.look.labels == label_of(upper.rest)  # type: ignore[arg-type]
+    made, flat = pixels(both.image, legs), pixels(lower.flat.image, lower.flat.labels > 0)
+    assert mean_difference(made, flat) < mean_difference(made, pixels(person, legs))
+
+
+def test_the_prompt_names_the_colour(demo: Client) -> None:
+    drawn = sample(SEED + 30, "upper")
+    mask = demo.mask(drawn.other_look.image, category="upper").mask_used
+    made = {
+        name: pixels(demo.inpaint(drawn.other_look.image, mask, f"a {name} t-shirt", seed=3).image, worn(drawn)).mean(0)
+        for name in ("red", "green", "blue")
+    }
+    for channel, name in enumerate(("red", "green", "blue")):
+        assert made[name].argmax() == channel, f"{name}: {made[name]}"
+
+
+def test_sixteen_strangers_do_not_matter_to_it(demo: Client) -> None:
+    drawn, others = sample(SEED + 40, "upper"), [sample(SEED + 50 + i) for i in range(4)]
+
+    def run(one: Sample, **options: Any) -> Any:
+        return demo.tryon(one.other_look.image, one.flat.image, **options)
+
+    alone = run(drawn, seed=5)
+    with ThreadPoolExecutor(18) as pool:
+        strangers = [pool.submit(run, others[i % 4], seed=i, num_inference_steps=60) for i in range(16)]
+        among = pool.submit(run, drawn, seed=5)
+        time.sleep(2)
+        joined = pool.submit(run, drawn, seed=5)
+        for future in strangers:
+            future.result()
+    for crowded in (among.result(), joined.result()):
+        assert max(crowded.info["batch_sizes"]) > 8
+        assert differences(crowded.image, alone.image).max() <= 1
+
+
+def test_the_figures_are_of_these_weights() -> None:
+    figures = json.loads((MODEL / "evaluation.json").read_text())
+    export = figures["export"]
+    recorded = export["source"]["sha256"] | {
+        f"parser/{name}": value for name, value in export["parser"]["sha256"].items()
+    }
+    weights = sorted(MODEL.rglob("*.safetensors"))
+    found = {path.relative_to(MODEL).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in weights}
+    assert found == recorded
+    assert sum(path.stat().st_size for path in weights) <= 25_000_000
