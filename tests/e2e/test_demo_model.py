@@ -16,9 +16,13 @@ from numpy.typing import NDArray
 
 from dressform import Client
 from dressform_export.demo import MODEL
+from dressform_export.demo.evaluation import inpaint, tryon
+from dressform_export.demo.evaluation.judging import Patterns
 from dressform_export.demo.wardrobe import ATR, HELD_OUT, Sample, sample
 from dressform_export.demo.wardrobe.clothes import label_of
 from dressform_export.evaluation.colour import mean_difference
+from dressform_export.evaluation.serving import Asker
+from dressform_export.progress import Silence
 from dressform_server import Server
 from e2e.conftest import differences
 
@@ -116,3 +120,19 @@ def test_the_figures_are_of_these_weights() -> None:
     found = {path.relative_to(MODEL).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in weights}
     assert found == recorded
     assert sum(path.stat().st_size for path in weights) <= 25_000_000
+
+
+def test_the_evaluation_reproduces_its_figures(demo: Client) -> None:
+    figures = json.loads((MODEL / "evaluation.json").read_text())
+    first, asker, patterns = figures["first_seed"], Asker(demo, {}, 4, Silence()), Patterns()
+    fitted, _ = tryon.evaluated(asker, range(first, first + 4), given_mask=False, patterns=patterns)
+    for found, recorded in zip(fitted["samples"], figures["tryon"]["samples"], strict=False):
+        assert found["ssim"] == pytest.approx(recorded["ssim"], abs=0.01)
+        assert found["delta_e"] == pytest.approx(recorded["delta_e"], abs=0.3)
+        assert found["mask_iou"] == pytest.approx(recorded["mask_iou"], abs=0.005)
+        assert found["pattern_seen"] == recorded["pattern_seen"]
+    prompted, _ = inpaint.evaluated(asker, range(first, first + 1), patterns=patterns)
+    (found,), recorded = prompted["samples"], figures["inpaint"]["samples"][0]
+    assert found["prompt"] == recorded["prompt"]
+    assert found["result"]["named_share"] == pytest.approx(recorded["result"]["named_share"], abs=0.02)
+    assert found["changed"]["delta_e"] == pytest.approx(recorded["changed"]["delta_e"], abs=0.3)
