@@ -5,7 +5,9 @@
 ...     client.tryon("person.jpg", "shirt.jpg").image.save("fitted.png")
 """
 
-from dressform.client import Client, Health
+from dressform.async_client import AsyncClient
+from dressform.client import Client
+from dressform.core import Finished
 from dressform.errors import (
     Cancelled,
     DeadlineExceeded,
@@ -18,29 +20,44 @@ from dressform.errors import (
     ServerError,
     ServerUnavailable,
 )
+from dressform.handles import AsyncHandle, Handle
+from dressform.inpaint_pipeline import DressformInpaintPipeline
 from dressform.options import Options
 from dressform.pictures import Picture
 from dressform.pipeline import Pipeline, generate_tryon, load_models
+from dressform.progress import Progress
 from dressform.results import MaskResult, Result
-from dressform.transports import TLS, Transport
+from dressform.retries import Retry
+from dressform.status import Health, Model, ModelStatistics
+from dressform.transports import TLS, AsyncTransport, Transport
 
 __all__ = [
     "TLS",
+    "AsyncClient",
+    "AsyncHandle",
+    "AsyncTransport",
     "Cancelled",
     "Client",
     "DeadlineExceeded",
     "DressformError",
+    "DressformInpaintPipeline",
+    "Finished",
     "GarmentNotFound",
+    "Handle",
     "Health",
     "InvalidRequest",
     "MaskResult",
+    "Model",
+    "ModelStatistics",
     "NotFound",
     "Options",
     "Overloaded",
     "PersonNotFound",
     "Picture",
     "Pipeline",
+    "Progress",
     "Result",
+    "Retry",
     "ServerError",
     "ServerUnavailable",
     "Transport",

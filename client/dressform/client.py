@@ -2,37 +2,25 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from dressform import requests, results
-from dressform.errors import DressformError
-from dressform.options import Options
+from dressform.core import Core, Finished
+from dressform.handles import Handle
+from dressform.options import Keywords
 from dressform.pictures import Picture
 from dressform.results import MaskResult, Result
-from dressform.transports import TLS, Transport, connected
-from dressform_contract import TASK_INPUTS
+from dressform.retries import Retry
+from dressform.runtimes import Threads, completed, iterated
+from dressform.status import Health, Model, ModelStatistics
+from dressform.transports import TLS, Blocking, Settings, Transport, connected
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
 DEFAULT_URL = "grpc://127.0.0.1:8001"
 """Where `dressform serve` listens unless told otherwise."""
-
-
-@dataclass(frozen=True)
-class Health:
-    """Whether a server can take requests: ``ready``, the ``tasks`` it serves, and if it is not ready the ``reason``."""
-
-    ready: bool
-    tasks: tuple[str, ...] = ()
-    reason: str = ""
-
-    def __bool__(self) -> bool:
-        return self.ready
 
 
 class Client:
@@ -44,11 +32,16 @@ class Client:
 
     Args:
         url: ``grpc://host:port``, ``http://host:port``, or ``grpcs://`` and ``https://`` with TLS.
-        timeout: seconds to wait for each call, None for as long as it takes. The server is told (``deadline_ms``).
+        timeout: seconds to wait for each call, retries included, None for as long as it takes. The server is told
+            (``deadline_ms``), and stops working on what nobody waits for.
+        retries: how many, or a ``Retry``; 0 for none.
         tls: certificate files, where the system's are not enough.
-        transport: used instead of a connection to ``url`` (see ``dressform.transports.Transport``).
+        headers: HTTP headers or gRPC metadata of every call (``authorization``).
+        compression: "gzip" for requests and answers. Pictures are compressed already, so it rarely pays.
+        transport: used instead of a connection to ``url`` (see ``dressform.testing``).
 
-    Every call raises subclasses of ``DressformError``; an unknown keyword is a TypeError.
+    Every call raises subclasses of ``DressformError``; an unknown keyword is a TypeError. A call that is given up
+    (its timeout, a KeyboardInterrupt, ``Handle.cancel``) is cancelled on the server, too.
     """
 
     def __init__(
@@ -56,43 +49,25 @@ class Client:
         url: str = DEFAULT_URL,
         *,
         timeout: float | None = None,
+        retries: int | Retry = Retry(),  # noqa: B008 - frozen
         tls: TLS | None = None,
+        headers: Mapping[str, str] | None = None,
+        compression: Literal["gzip"] | None = None,
         transport: Transport | None = None,
     ) -> None:
         self.url = url
-        self._timeout = timeout
-        self._transport = connected(url, tls) if transport is None else transport
+        settings = Settings(tls or TLS(), headers or {}, compression)
+        chosen = connected(url, settings) if transport is None else transport
+        self._core = Core(url, Blocking(chosen), Threads(), timeout, Retry.of(retries))
 
-    def inpaint(
-        self,
-        image: Picture,
-        mask: Picture,
-        prompt: str,
-        *,
-        negative_prompt: str | None = None,
-        request_id: str | None = None,
-        timeout: float | None = None,
-        **options: Unpack[Options],
-    ) -> Result:
+    def inpaint(self, image: Picture, mask: Picture, prompt: str, **keywords: Unpack[Keywords]) -> Result:
         """Repaints ``image`` where ``mask`` is white, as ``prompt`` says.
 
         Args:
             image, mask: of one size; PIL images, paths, bytes, uint8 arrays ``[H, W(, C)]`` or binary files.
-            negative_prompt: what the picture should not show.
-            request_id: a new UUID if None. An id in flight is refused.
-            timeout: seconds, instead of the client's.
-            options: see ``Options``; None leaves the default to the server.
+            keywords: see ``Keywords`` and ``Options``; None leaves the default to the server.
         """
-        return self._result(
-            requests.built(
-                "inpaint",
-                {"image": image, "mask": mask},
-                {"prompt": prompt, "negative_prompt": negative_prompt},
-                options,
-                request_id=request_id,
-                timeout=self._timeout if timeout is None else timeout,
-            )
-        )
+        return completed(self._core.run(self._core.inpaint(image, mask, prompt, keywords)))
 
     def tryon(
         self,
@@ -101,38 +76,21 @@ class Client:
         *,
         mask: Picture | Sequence[Picture | None] | None = None,
         prompt: str | None = None,
-        negative_prompt: str | None = None,
-        request_id: str | None = None,
-        timeout: float | None = None,
-        **options: Unpack[Options],
+        **keywords: Unpack[Keywords],
     ) -> Result:
         """Dresses ``person`` in ``garment``.
 
         Args:
             person: a photo of a person.
             garment: a photo of a garment, or a list of them: each pass dresses the picture of the one before, and the
-                result is the last pass's. ``num_images`` and ``output_format`` hold for the last pass.
+                result is the last pass's. ``num_images`` and ``output_format`` hold for the last pass, ``timeout`` for
+                all of them; ids of later passes append "-2", "-3", … to ``request_id``.
             mask: what to repaint (white), of the person's size; with a list of garments one for all, or a list. None
                 leaves it to the server's garment parser, where it has one: what the garment's ``category`` may cover.
-            prompt, negative_prompt: words that help, where the model takes any.
-            request_id: a new UUID if None; later passes of a list append "-2", "-3", …
-            timeout: seconds for all passes together, instead of the client's.
-            options: see ``Options``; None leaves the default to the server.
+            prompt: words that help, where the model takes any.
+            keywords: see ``Keywords`` and ``Options``; None leaves the default to the server.
         """
-        timeout = self._timeout if timeout is None else timeout
-        end = None if timeout is None else time.monotonic() + timeout
-        for fitting in requests.fittings(garment, mask, request_id, options):
-            request = requests.built(
-                "tryon",
-                {"person": person, "garment": fitting.garment, "mask": fitting.mask},
-                {"prompt": prompt, "negative_prompt": negative_prompt},
-                fitting.options,
-                request_id=fitting.request_id,
-                timeout=None if end is None else max(0.001, end - time.monotonic()),
-            )
-            result = self._result(request)
-            person = result.image
-        return result
+        return completed(self._core.run(self._core.tryon(person, garment, mask, prompt, keywords)))
 
     def mask(
         self,
@@ -145,6 +103,8 @@ class Client:
         deadline_ms: int | None = None,
         request_id: str | None = None,
         timeout: float | None = None,
+        retries: int | Retry | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> MaskResult:
         """The automatic mask of ``person``: what ``tryon`` repaints where it gets no mask, to be shown or corrected.
 
@@ -152,35 +112,73 @@ class Client:
             person: a photo of a person.
             category: of the garment that will be put on; auto: a dress where one is worn, else the upper body.
             mask_grow, mask_invert, output_format, deadline_ms: see ``Options``; None leaves the default to the server.
-            request_id: a new UUID if None.
-            timeout: seconds, instead of the client's.
+            request_id, timeout, retries, headers: see ``Keywords``.
         """
-        options = {
-            "category": category,
-            "mask_grow": mask_grow,
-            "mask_invert": mask_invert,
-            "output_format": output_format,
-            "deadline_ms": deadline_ms,
-        }
-        timeout = self._timeout if timeout is None else timeout
-        request = requests.built("mask", {"person": person}, {}, options, request_id=request_id, timeout=timeout)
-        return results.read_mask(self._transport.infer(request), request.id)
+        keywords = {name: value for name, value in locals().items() if name not in ("self", "person")}
+        return completed(self._core.run(self._core.mask(person, keywords)))
+
+    def submit_inpaint(
+        self, image: Picture, mask: Picture, prompt: str, **keywords: Unpack[Keywords]
+    ) -> Handle[Result]:
+        """``inpaint`` in the background. A client that is closed cancels what is still under way."""
+        return Handle(self._core, self._core.inpaint(image, mask, prompt, keywords))
+
+    def submit_tryon(
+        self,
+        person: Picture,
+        garment: Picture | Sequence[Picture],
+        *,
+        mask: Picture | Sequence[Picture | None] | None = None,
+        prompt: str | None = None,
+        **keywords: Unpack[Keywords],
+    ) -> Handle[Result]:
+        """``tryon`` in the background. A client that is closed cancels what is still under way."""
+        return Handle(self._core, self._core.tryon(person, garment, mask, prompt, keywords))
+
+    def inpaint_many(
+        self,
+        inputs: Iterable[tuple[Picture, Picture, str] | Mapping[str, Any]],
+        *,
+        concurrency: int = 8,
+        progress: bool | None = None,
+        **keywords: Unpack[Keywords],
+    ) -> Iterator[Finished[Result]]:
+        """``inpaint`` for each of ``inputs``, results as they finish; one that fails does not stop the others.
+
+        Args:
+            inputs: tuples (image, mask, prompt), or mappings of keywords of ``inpaint``, read as they are needed.
+            concurrency: requests under way at once.
+            progress: a progress bar on stderr; None: on a terminal, where tqdm is installed.
+            keywords: those of all requests.
+        """
+        return iterated(self._core.many("inpaint", inputs, concurrency, progress, keywords))
+
+    def tryon_many(
+        self,
+        pairs: Iterable[tuple[Picture, Picture | Sequence[Picture]] | Mapping[str, Any]],
+        *,
+        concurrency: int = 8,
+        progress: bool | None = None,
+        **keywords: Unpack[Keywords],
+    ) -> Iterator[Finished[Result]]:
+        """``tryon`` for each of ``pairs``: (person, garment), or mappings of its keywords. See ``inpaint_many``."""
+        return iterated(self._core.many("tryon", pairs, concurrency, progress, keywords))
 
     def health(self, timeout: float = 5.0) -> Health:
         """Whether the server is ready; it has ``timeout`` seconds for each question. Raises no ``DressformError``."""
-        try:
-            if not self._transport.server_ready(timeout):
-                return Health(False, reason=f"{self.url} is up but not ready yet")
-            tasks = tuple(task for task in TASK_INPUTS if self._transport.model_ready(task, timeout))
-        except DressformError as error:
-            return Health(False, reason=error.sentence)
-        if not tasks:
-            return Health(False, reason=f"{self.url} serves none of {', '.join(TASK_INPUTS)}: is it Dressform?")
-        return Health(True, tasks)
+        return completed(self._core.health(timeout))
+
+    def models(self, timeout: float = 5.0) -> list[Model]:
+        """The models in the server's repository, ready or not."""
+        return completed(self._core.models(timeout))
+
+    def stats(self, timeout: float = 5.0) -> dict[str, ModelStatistics]:
+        """Requests, queue and compute times of each model since the server started, by its name."""
+        return completed(self._core.stats(timeout))
 
     def close(self) -> None:
-        """Drops the connections. The client cannot be used after that."""
-        self._transport.close()
+        """Cancels what is under way in the background, and drops the connections. It is of no use after that."""
+        completed(self._core.close())
 
     def __enter__(self) -> Self:
         return self
@@ -189,6 +187,3 @@ class Client:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def _result(self, request: requests.Request) -> Result:
-        return results.read(self._transport.infer(request), request.id)

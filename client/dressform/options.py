@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Literal, TypedDict
 
 from dressform.errors import InvalidRequest
+from dressform.retries import Retry
 from dressform_contract import PARAMETERS, Value
 
 Solver = Literal["ddim", "euler", "euler_ancestral", "dpmpp_2m", "dpmpp_2m_karras", "unipc", "lcm", "pndm"]
@@ -42,6 +43,24 @@ class Options(TypedDict, total=False):
     deadline_ms: int | None
     service_class: Literal["interactive", "batch"] | None
     preview_every: int | None
+
+
+class Keywords(Options, total=False):
+    """Keywords of ``inpaint`` and ``tryon`` besides the pictures and the prompt. None means: the default.
+
+    Attributes:
+        negative_prompt: what the picture should not show.
+        request_id: a new UUID if None. An id in flight is refused; a retry has "-retry1", … at its end.
+        timeout: seconds for the whole call, retries included, instead of the client's.
+        retries: how many, or a ``Retry``, instead of the client's.
+        headers: HTTP headers or gRPC metadata for this call (``traceparent``), besides the client's.
+    """
+
+    negative_prompt: str | None
+    request_id: str | None
+    timeout: float | None
+    retries: int | Retry | None
+    headers: Mapping[str, str] | None
 
 
 def as_parameters(options: Mapping[str, object]) -> dict[str, Value]:

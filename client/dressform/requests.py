@@ -1,31 +1,47 @@
-"""Requests: what a call of ``inpaint``, ``tryon`` or ``mask`` becomes before any transport sees it."""
+"""Requests: what a call becomes before any transport sees it."""
 
 from __future__ import annotations
 
 import math
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 from dressform.errors import InvalidRequest
 from dressform.options import as_parameters
 from dressform.pictures import Picture, encoded
-from dressform_contract import PARAMETERS, Task, Value
+from dressform_contract import PARAMETERS, TASK_OUTPUTS, Task, Value
 
 
 @dataclass(frozen=True)
 class Request:
-    """One request: BYTES tensors ``[1, 1]`` by name, typed request parameters, and its id.
+    """One request: BYTES tensors of ``shape`` by name, typed request parameters, and its id.
 
-    ``timeout`` is how long the client waits, in seconds (None: as long as it takes).
+    ``timeout`` is how long the client waits, in seconds (None: as long as it takes); ``outputs`` are the tensors that
+    the answer must have; ``headers`` go along as HTTP headers or gRPC metadata.
     """
 
-    model: Task
+    model: str
     inputs: Mapping[str, bytes]
     parameters: Mapping[str, Value]
     id: str
     timeout: float | None = None
+    outputs: tuple[str, ...] = ()
+    shape: tuple[int, ...] = (1, 1)
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def again(self, number: int, elapsed: float) -> Request:
+        """This request for retry ``number`` (1, 2, …), ``elapsed`` seconds after the first try.
+
+        It has the time that is left, and an id of its own: one that is in flight is refused.
+        """
+        parameters = dict(self.parameters)
+        deadline = parameters.get("deadline_ms")
+        if isinstance(deadline, int):
+            parameters["deadline_ms"] = max(1, math.ceil(deadline - elapsed * 1000))
+        left = None if self.timeout is None else max(0.001, self.timeout - elapsed)
+        return replace(self, id=f"{self.id}-retry{number}", parameters=parameters, timeout=left)
 
 
 def built(
@@ -36,6 +52,7 @@ def built(
     *,
     request_id: str | None = None,
     timeout: float | None = None,
+    headers: Mapping[str, str] | None = None,
 ) -> Request:
     """A request of ``task``. What is None is not sent.
 
@@ -52,7 +69,14 @@ def built(
         parameters.setdefault("deadline_ms", math.ceil(min(timeout * 1000, PARAMETERS["deadline_ms"].maximum)))
     inputs = {name: encoded(picture, name) for name, picture in pictures.items() if picture is not None}
     inputs |= {name: _utf8(text, name) for name, text in texts.items() if text is not None}
-    return Request(task, inputs, parameters, request_id or str(uuid.uuid4()), timeout)
+    identity = request_id or str(uuid.uuid4())
+    return Request(task, inputs, parameters, identity, timeout, TASK_OUTPUTS[task], headers=headers or {})
+
+
+def cancellation(request_id: str, timeout: float, headers: Mapping[str, str]) -> Request:
+    """The request to ``jobs`` that ends the one with ``request_id``."""
+    inputs = {"action": b"cancel", "id": request_id.encode()}
+    return Request("jobs", inputs, {}, "", timeout, ("jobs",), (1,), headers)
 
 
 @dataclass(frozen=True)

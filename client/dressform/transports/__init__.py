@@ -1,17 +1,19 @@
 """Transports: how a request reaches the server. Each is thin: it carries bytes, and turns foreign errors into ours.
 
-A transport can be given to ``Client`` instead of an address, so code that uses a client is tested without a server.
+A transport can be given to a client instead of an address, so code that uses a client is tested without a server
+(``dressform.testing`` has one).
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
 from urllib.parse import urlsplit
 
-from dressform.errors import InvalidRequest
+from dressform.errors import DeadlineExceeded, DressformError, InvalidRequest
+from dressform.progress import Event
 from dressform.requests import Request
 from dressform.results import Outputs
 
@@ -20,9 +22,22 @@ _PORTS = {"grpc": 8001, "grpcs": 8001, "http": 8000, "https": 443}
 CONNECT_SECONDS = 10.0
 """Longest wait for a connection to be made."""
 
+MARGIN_SECONDS = 0.5
+"""How long after a request's timeout its answer is waited for: the server's own refusal says more than ours."""
+
+GRACE_SECONDS = 10.0
+"""How long a closing client waits for calls that it gave up.
+
+A gRPC call that its client cuts off can crash the embedded Triton (2.51, server issue 7368). A call that is given up is
+therefore cancelled by way of ``jobs``, and left alone until the server has answered it.
+"""
+
+Tell = Callable[["Event | DressformError | None"], None]
+"""Takes the events of a watched request, and at their end an error, or None."""
+
 
 class Transport(Protocol):
-    """What a client needs of a transport. It must be safe to use from many threads at once.
+    """What a `Client` needs of a transport. It must be safe to use from many threads at once.
 
     Every method raises ``dressform.DressformError`` subclasses only.
     """
@@ -30,14 +45,83 @@ class Transport(Protocol):
     def infer(self, request: Request) -> Outputs:
         """The output tensors that the model ``request.model`` answers."""
 
+    def watch(self, request_id: str, tell: Tell) -> None:
+        """Hands the events of the request with this id to ``tell``, in a thread of the transport's. Raises nothing."""
+
     def server_ready(self, timeout: float) -> bool:
         """Whether the server says it is ready, asked for at most ``timeout`` seconds."""
 
     def model_ready(self, model: str, timeout: float) -> bool:
         """Whether the server serves ``model``."""
 
+    def models(self, timeout: float) -> Sequence[Mapping[str, Any]]:
+        """The entries of KServe's repository index."""
+
+    def statistics(self, timeout: float) -> Sequence[Mapping[str, Any]]:
+        """The entries of Triton's ``model_stats``."""
+
     def close(self) -> None:
         """Drops the connections."""
+
+
+class AsyncTransport(Protocol):
+    """What an `AsyncClient` needs of a transport: a `Transport` of coroutines. ``tell`` is called in the event loop."""
+
+    async def infer(self, request: Request) -> Outputs:
+        """See `Transport`."""
+
+    async def watch(self, request_id: str, tell: Tell) -> None:
+        """See `Transport`: returns at once."""
+
+    async def server_ready(self, timeout: float) -> bool:
+        """See `Transport`."""
+
+    async def model_ready(self, model: str, timeout: float) -> bool:
+        """See `Transport`."""
+
+    async def models(self, timeout: float) -> Sequence[Mapping[str, Any]]:
+        """See `Transport`."""
+
+    async def statistics(self, timeout: float) -> Sequence[Mapping[str, Any]]:
+        """See `Transport`."""
+
+    async def close(self) -> None:
+        """See `Transport`."""
+
+
+class Blocking:
+    """A `Transport` as an `AsyncTransport` whose coroutines never suspend: they block instead."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    async def infer(self, request: Request) -> Outputs:
+        """See `Transport`."""
+        return self._transport.infer(request)
+
+    async def watch(self, request_id: str, tell: Tell) -> None:
+        """See `Transport`."""
+        self._transport.watch(request_id, tell)
+
+    async def server_ready(self, timeout: float) -> bool:
+        """See `Transport`."""
+        return self._transport.server_ready(timeout)
+
+    async def model_ready(self, model: str, timeout: float) -> bool:
+        """See `Transport`."""
+        return self._transport.model_ready(model, timeout)
+
+    async def models(self, timeout: float) -> Sequence[Mapping[str, Any]]:
+        """See `Transport`."""
+        return self._transport.models(timeout)
+
+    async def statistics(self, timeout: float) -> Sequence[Mapping[str, Any]]:
+        """See `Transport`."""
+        return self._transport.statistics(timeout)
+
+    async def close(self) -> None:
+        """See `Transport`."""
+        self._transport.close()
 
 
 @dataclass(frozen=True)
@@ -47,6 +131,19 @@ class TLS:
     ca_file: str | os.PathLike[str] | None = None
     certificate_file: str | os.PathLike[str] | None = None
     key_file: str | os.PathLike[str] | None = None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to talk: certificates, headers (or gRPC metadata) of every call, and compression of requests and answers."""
+
+    tls: TLS = field(default_factory=TLS)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    compression: Literal["gzip"] | None = None
+
+    def __post_init__(self) -> None:
+        if self.compression not in (None, "gzip"):
+            raise InvalidRequest(f"compression must be 'gzip' or None, not {self.compression!r}")
 
 
 @dataclass(frozen=True)
@@ -91,28 +188,37 @@ class Address:
         return f"{self.scheme}://{self.netloc}{self.prefix}"
 
 
-def connected(url: str, tls: TLS | None = None) -> Transport:
+# gRPC and HTTP libraries are heavy, so only the one in use is imported.
+
+
+def connected(url: str, settings: Settings) -> Transport:
     """A transport to the server at ``url``. It connects when first used.
 
     Raises:
         InvalidRequest: if ``url`` is no address.
     """
     address = Address.parse(url)
-    # gRPC and HTTP libraries are heavy, so only the one in use is imported.
     if address.scheme.startswith("grpc"):
         from dressform.transports.grpc import GrpcTransport
 
-        return GrpcTransport(address, tls or TLS())
+        return GrpcTransport(address, settings)
     from dressform.transports.http import HttpTransport
 
-    return HttpTransport(address, tls or TLS())
+    return HttpTransport(address, settings)
 
 
-def tensors(kind: Any, inputs: Mapping[str, bytes]) -> list[Any]:
-    """``inputs`` as BYTES tensors ``[1, 1]`` of tritonclient's class ``kind`` (gRPC and HTTP have one each)."""
-    import numpy as np
+def async_connected(url: str, settings: Settings) -> AsyncTransport:
+    """`connected` for an `AsyncClient`."""
+    address = Address.parse(url)
+    if address.scheme.startswith("grpc"):
+        from dressform.transports.grpc_async import AsyncGrpcTransport
 
-    return [
-        kind(name, [1, 1], "BYTES").set_data_from_numpy(np.array([[data]], dtype=object))
-        for name, data in inputs.items()
-    ]
+        return AsyncGrpcTransport(address, settings)
+    from dressform.transports.http_async import AsyncHttpTransport
+
+    return AsyncHttpTransport(address, settings)
+
+
+def too_late(timeout: float | None, request_id: str | None) -> DeadlineExceeded:
+    """The error of a request whose answer did not come within ``timeout`` seconds."""
+    return DeadlineExceeded(f"no answer within {timeout or 0:g} s", request_id=request_id)

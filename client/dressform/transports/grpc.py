@@ -1,93 +1,140 @@
-"""The gRPC transport: tritonclient's client, one HTTP/2 connection shared by all threads."""
+"""The gRPC transport: Triton's stubs over one HTTP/2 connection that all threads share."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import queue
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
 
-import tritonclient.grpc as triton
-from tritonclient.utils import InferenceServerException
+import grpc
+from tritonclient.grpc import service_pb2 as pb
+from tritonclient.grpc import service_pb2_grpc
 
-from dressform.errors import DressformError, ServerUnavailable, from_answer
+from dressform.errors import DressformError
 from dressform.requests import Request
 from dressform.results import Outputs
-from dressform.transports import TLS, Address, tensors
-from dressform_contract import TASK_OUTPUTS
-
-_CHANNEL = [
-    # Pictures: gRPC's own limit is 4 MiB, Triton's is INT32_MAX both ways.
-    ("grpc.max_send_message_length", 2**31 - 1),
-    ("grpc.max_receive_message_length", 2**31 - 1),
-    # Triton ends a connection that is pinged more often than every 300 s while no data flows.
-    ("grpc.keepalive_time_ms", 310_000),
-    ("grpc.keepalive_timeout_ms", 20_000),
-    ("grpc.keepalive_permit_without_calls", 0),
-    ("grpc.http2.max_pings_without_data", 0),
-    # gRPC's own back-off grows to two minutes: a restarted server should be found in seconds.
-    ("grpc.initial_reconnect_backoff_ms", 200),
-    ("grpc.min_reconnect_backoff_ms", 200),
-    ("grpc.max_reconnect_backoff_ms", 2_000),
-]
-
-GRACE_SECONDS = 10.0
-"""How long after a request's timeout the connection gives up.
-
-The server ends the job itself, by ``deadline_ms``. A gRPC call that its client cuts off can crash the embedded Triton
-(2.51, server issue 7368), so that is left for a server that does not answer at all.
-"""
+from dressform.transports import GRACE_SECONDS, MARGIN_SECONDS, Address, Settings, Tell, too_late
+from dressform.transports import grpc_messages as messages
 
 
 class GrpcTransport:
     """KServe v2 over gRPC."""
 
-    def __init__(self, address: Address, tls: TLS) -> None:
+    def __init__(self, address: Address, settings: Settings) -> None:
         self._address = address
-        self._client = triton.InferenceServerClient(
-            address.netloc,
-            ssl=address.secure,
-            root_certificates=tls.ca_file,
-            private_key=tls.key_file,
-            certificate_chain=tls.certificate_file,
-            channel_args=_CHANNEL,
+        self._settings = settings
+        self._channel = (
+            grpc.secure_channel(address.netloc, messages.credentials(settings.tls), messages.CHANNEL)
+            if address.secure
+            else grpc.insecure_channel(address.netloc, messages.CHANNEL)
         )
+        self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+        self._calls: set[Any] = set()  # gRPC cancels a call that nobody refers to
+        self._lock = threading.Lock()
+        self._stream: _Stream | None = None
 
     def infer(self, request: Request) -> Outputs:
-        """See ``Transport``."""
-        with self._translated(request.id):
-            answer = self._client.infer(
-                request.model,
-                tensors(triton.InferInput, request.inputs),
-                request_id=request.id,
-                parameters=dict(request.parameters),
-                client_timeout=None if request.timeout is None else request.timeout + GRACE_SECONDS,
-            )
-            return {name: answer.as_numpy(name) for name in TASK_OUTPUTS[request.model]}
+        """See `Transport`. What ends the wait does not end the call (see `GRACE_SECONDS`)."""
+        call = self._stub.ModelInfer.future(
+            messages.infer_message(request),
+            metadata=messages.metadata(self._settings, request.headers),
+            compression=messages.compression(self._settings),
+        )
+        self._calls.add(call)
+        call.add_done_callback(self._calls.discard)
+        try:
+            with messages.translated(self._address, request.id):
+                return messages.outputs(
+                    call.result(None if request.timeout is None else request.timeout + MARGIN_SECONDS)
+                )
+        except grpc.FutureTimeoutError as error:
+            raise too_late(request.timeout, request.id) from error
+
+    def watch(self, request_id: str, tell: Tell) -> None:
+        """See `Transport`. All watches share one stream, which ends with the last of them."""
+        with self._lock:
+            if self._stream is None or not self._stream.ask(request_id, tell):
+                self._stream = _Stream(self._stub, self._address, messages.metadata(self._settings))
+                self._stream.ask(request_id, tell)
 
     def server_ready(self, timeout: float) -> bool:
-        """See ``Transport``."""
-        with self._translated():
-            return bool(self._client.is_server_ready(client_timeout=timeout))
+        """See `Transport`."""
+        return bool(self._answer(self._stub.ServerReady, pb.ServerReadyRequest(), timeout).ready)
 
     def model_ready(self, model: str, timeout: float) -> bool:
-        """See ``Transport``."""
-        with self._translated():
-            return bool(self._client.is_model_ready(model, client_timeout=timeout))
+        """See `Transport`."""
+        return bool(self._answer(self._stub.ModelReady, pb.ModelReadyRequest(name=model), timeout).ready)
+
+    def models(self, timeout: float) -> Sequence[Mapping[str, Any]]:
+        """See `Transport`."""
+        answer = self._answer(self._stub.RepositoryIndex, pb.RepositoryIndexRequest(), timeout)
+        return messages.entries(answer, "models")
+
+    def statistics(self, timeout: float) -> Sequence[Mapping[str, Any]]:
+        """See `Transport`."""
+        answer = self._answer(self._stub.ModelStatistics, pb.ModelStatisticsRequest(), timeout)
+        return messages.entries(answer, "model_stats")
 
     def close(self) -> None:
-        """See ``Transport``."""
-        self._client.close()
+        """See `Transport`. Waits for calls that were given up."""
+        end = time.monotonic() + GRACE_SECONDS
+        for call in list(self._calls):
+            with suppress(grpc.RpcError, grpc.FutureTimeoutError, grpc.FutureCancelledError):
+                call.result(max(0.0, end - time.monotonic()))
+        if self._stream is not None:
+            self._stream.join(max(0.0, end - time.monotonic()))
+        self._channel.close()
 
-    @contextmanager
-    def _translated(self, request_id: str | None = None) -> Iterator[None]:
+    def _answer(self, method: Any, question: Any, timeout: float) -> Any:
+        with messages.translated(self._address):
+            return method(question, timeout=timeout, metadata=messages.metadata(self._settings))
+
+
+class _Stream:
+    """One gRPC stream for many watches. It is half-closed when the last of them has ended."""
+
+    def __init__(self, stub: Any, address: Address, metadata: Sequence[tuple[str, str]]) -> None:
+        self._address = address
+        self._watchers = messages.Watchers()
+        self._questions: queue.SimpleQueue[pb.ModelInferRequest | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._open = True
+        self._answers = stub.ModelStreamInfer(iter(self._questions.get, None), metadata=metadata)
+        self._reader = threading.Thread(target=self._read, name="dressform watch", daemon=True)
+        self._reader.start()
+
+    def ask(self, request_id: str, tell: Tell) -> bool:
+        """Watch a request; False if the stream is over."""
+        with self._lock:
+            if self._open:
+                self._questions.put(self._watchers.question(request_id, tell))
+            return self._open
+
+    def join(self, timeout: float) -> None:
+        """Ask nothing more, and wait for the end."""
+        self._half_close()
+        self._reader.join(timeout)
+
+    def _read(self) -> None:
+        error: DressformError | None = None
         try:
-            yield
-        except InferenceServerException as error:
-            # Not by way of a local variable: an exception that its own frame holds on to lives until the garbage
-            # collector finds it, and this transport with it.
-            raise self._ours(error, request_id) from error
+            with messages.translated(self._address):
+                for answer in self._answers:
+                    self._watchers.deliver(answer)
+                    with self._lock:
+                        idle = not self._watchers
+                        if idle:
+                            self._open = False
+                            self._questions.put(None)
+        except DressformError as ours:
+            error = ours
+        self._half_close()
+        self._watchers.end(error)
 
-    def _ours(self, error: InferenceServerException, request_id: str | None) -> DressformError:
-        ours = from_answer(error.message(), error.status(), request_id)
-        if isinstance(ours, ServerUnavailable):
-            return ServerUnavailable(f"{self._address}: {ours.sentence}", request_id=request_id)
-        return ours
+    def _half_close(self) -> None:
+        with self._lock:
+            self._open = False
+            self._questions.put(None)

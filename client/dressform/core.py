@@ -1,0 +1,374 @@
+"""What `Client` and `AsyncClient` share: plans, tries, giving up, progress, many at once. Coroutines on a `Runtime`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, Generic, Literal
+
+from dressform import requests, results
+from dressform.calls import Call, Ended, Plan, R, seeded
+from dressform.errors import Cancelled, DeadlineExceeded, DressformError, InvalidRequest, NotFound, ServerUnavailable
+from dressform.many import Bar, keywords_of
+from dressform.options import as_parameters
+from dressform.progress import Progress
+from dressform.requests import Request
+from dressform.results import MaskResult, Outputs, Result
+from dressform.retries import Retry
+from dressform.runtimes import Mailbox, Runtime
+from dressform.status import Health, Model, ModelStatistics
+from dressform.transports import GRACE_SECONDS, AsyncTransport
+from dressform_contract import TASK_INPUTS, Task
+
+MARK_SECONDS = 3.0
+"""How long the server may take to mark a job as cancelled."""
+
+_CLAIM_SECONDS = 2.0
+_POLL_SECONDS = 0.05
+_LAST_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Finished(Generic[R]):
+    """One of many: the ``index`` and the ``input`` it was made of, and its ``result`` or its ``error``."""
+
+    index: int
+    input: Any
+    result: R | None = None
+    error: Exception | None = None
+
+
+class Core:
+    """A client without its shell. ``clock`` gives seconds."""
+
+    def __init__(
+        self,
+        url: str,
+        transport: AsyncTransport,
+        runtime: Runtime,
+        timeout: float | None,
+        retry: Retry,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.url = url
+        self._transport = transport
+        self._runtime = runtime
+        self._timeout = timeout
+        self._retry = retry
+        self._clock = clock
+        self._started: set[Call[Any]] = set()
+
+    # --- plans: what is asked for --------------------------------------------------------------------------------
+
+    def inpaint(self, image: Any, mask: Any, prompt: str, keywords: Mapping[str, Any]) -> Plan[Result]:
+        """The plan of ``inpaint``."""
+        return self._plan("inpaint", results.read, {"image": image, "mask": mask}, prompt, keywords)
+
+    def tryon(
+        self, person: Any, garment: Any, mask: Any, prompt: str | None, keywords: Mapping[str, Any]
+    ) -> Plan[Result]:
+        """The plan of ``tryon``."""
+        pictures = {"person": person, "garment": garment, "mask": mask}
+        return self._plan("tryon", results.read, pictures, prompt, keywords)
+
+    def mask(self, person: Any, keywords: Mapping[str, Any]) -> Plan[MaskResult]:
+        """The plan of ``mask``."""
+        return self._plan("mask", results.read_mask, {"person": person}, None, keywords)
+
+    def _plan(
+        self,
+        task: Task,
+        read: Callable[[Outputs, str], R],
+        pictures: Mapping[str, Any],
+        prompt: str | None,
+        keywords: Mapping[str, Any],
+    ) -> Plan[R]:
+        options = dict(keywords)
+        own = {name: options.pop(name, None) for name in ("request_id", "timeout", "retries", "headers")}
+        texts = {"prompt": prompt, "negative_prompt": options.pop("negative_prompt", None)}
+        parameters = as_parameters(options)
+        return Plan(
+            task=task,
+            read=read,
+            pictures=pictures,
+            texts=texts,
+            options=parameters if task == "mask" else seeded(parameters),
+            retry=self._retry if own["retries"] is None else Retry.of(own["retries"]),
+            request_id=own["request_id"],
+            timeout=self._timeout if own["timeout"] is None else own["timeout"],
+            headers=own["headers"] or {},
+        )
+
+    # --- one call ------------------------------------------------------------------------------------------------
+
+    async def run(self, plan: Plan[R], call: Call[R] | None = None) -> R:
+        """The result of ``plan``; ``call`` is told of every request."""
+        call = call or Call(plan)
+        began = self._clock()
+        pictures, result = plan.pictures, None
+        for fitting in plan.fittings():
+            options, request_id, timeout = plan.options, plan.request_id, plan.timeout
+            if fitting is not None:
+                options, request_id = fitting.options, fitting.request_id
+                pictures = {**pictures, "garment": fitting.garment, "mask": fitting.mask}
+            if isinstance(result, Result):  # the next garment goes on the picture of the one before
+                pictures = {**pictures, "person": result.image}
+                timeout = None if timeout is None else max(0.001, timeout - (self._clock() - began))
+            request = await self._runtime.compute(
+                requests.built,
+                plan.task,
+                pictures,
+                plan.texts,
+                options,
+                request_id=request_id,
+                timeout=timeout,
+                headers=plan.headers,
+            )
+            outputs = await self._answered(request, call)
+            result = await self._runtime.compute(self._read, plan, call, outputs)
+        assert result is not None  # there is at least one pass
+        return result
+
+    @staticmethod
+    def _read(plan: Plan[R], call: Call[R], outputs: Outputs) -> R:
+        assert call.request is not None
+        return plan.read(outputs, call.request.id)
+
+    async def _answered(self, first: Request, call: Call[R]) -> Outputs:
+        """The answer to ``first``, or to a later try of it; ``call.request`` is the one that was answered."""
+        began, failures, request = self._clock(), 0, first
+        while True:
+            if call.cancelled:
+                raise Cancelled("cancelled by its caller", request_id=request.id)
+            call.send(request)
+            sent = self._clock()
+            try:
+                return await self._transport.infer(request)
+            except DressformError as error:
+                failures += 1
+                elapsed = self._clock() - began
+                left = None if first.timeout is None else first.timeout - elapsed
+                if isinstance(error, DeadlineExceeded) and error.code is None:
+                    self._runtime.start(self._give_up(request, sent))
+                pause = None if call.cancelled else call.plan.retry.pause(error, failures, elapsed, left)
+                if pause is None:
+                    raise
+            except GeneratorExit:
+                raise
+            except BaseException:  # KeyboardInterrupt, or the cancellation of a task
+                await self._runtime.finish(self._give_up(request, sent))
+                raise
+            await self._pause(call, pause)
+            request = first.again(failures, self._clock() - began)
+
+    async def _pause(self, call: Call[R], seconds: float) -> None:
+        """Wait, unless the call is cancelled."""
+        end = self._clock() + seconds
+        with self._listening(call) as mailbox:
+            while not call.cancelled and (left := end - self._clock()) > 0:
+                await mailbox.get(left)
+
+    # --- giving up -----------------------------------------------------------------------------------------------
+
+    async def cancel(self, call: Call[R]) -> bool:
+        """Give a call up: the server ends its job before the next step. False if it was over already."""
+        if call.ended:
+            return False
+        call.cancel()
+        end = self._clock() + GRACE_SECONDS
+        with self._listening(call) as mailbox:
+            while not call.ended and self._clock() < end:
+                if call.request is not None and await self._marked(call.request):
+                    return True
+                await mailbox.get(_POLL_SECONDS)
+        return isinstance(call.error, Cancelled)
+
+    async def _give_up(self, request: Request, sent: float) -> None:
+        """Mark a request that nobody waits for, as far as the server can be reached."""
+        with suppress(DressformError):
+            while not await self._marked(request) and self._clock() < sent + _CLAIM_SECONDS:
+                await self._runtime.mailbox().get(_POLL_SECONDS)
+
+    async def _marked(self, request: Request) -> bool:
+        """Mark the job of ``request`` as cancelled; False if the server has no such job (yet, or any more)."""
+        try:
+            await self._transport.infer(requests.cancellation(request.id, MARK_SECONDS, request.headers))
+        except NotFound:
+            return False
+        return True
+
+    # --- calls in the background ---------------------------------------------------------------------------------
+
+    def start(self, plan: Plan[R]) -> Call[R]:
+        """Begin a call."""
+        call = Call(plan)
+        self._started.add(call)
+        self._runtime.start(self._finished(call))
+        return call
+
+    async def _finished(self, call: Call[R]) -> None:
+        try:
+            call.result = await self.run(call.plan, call)
+        except BaseException as error:
+            call.error = error
+        finally:
+            self._started.discard(call)
+            call.end()
+
+    async def outcome(self, call: Call[R], timeout: float | None = None) -> R:
+        """The result of a call that was started; it goes on if that takes longer than ``timeout`` seconds."""
+        end = None if timeout is None else self._clock() + timeout
+        with self._listening(call) as mailbox:
+            while not call.ended:
+                left = None if end is None else end - self._clock()
+                if left is not None and left <= 0:
+                    raise TimeoutError(f"no result within {timeout:g} s; the request goes on: ask again, or cancel it")
+                try:
+                    await mailbox.get(left)
+                except GeneratorExit:
+                    raise
+                except BaseException:
+                    await self._runtime.finish(self.cancel(call))
+                    raise
+        if call.error is not None:
+            raise call.error
+        assert call.result is not None
+        return call.result
+
+    async def progress(self, call: Call[R]) -> AsyncGenerator[Progress, None]:
+        """The steps of a call, until it is over."""
+        last: Progress | None = None
+        patience: float | None = None
+        with self._listening(call) as mailbox:
+            while not (patience is not None and last is not None and last.ended):
+                news = await mailbox.get(patience)
+                if news is None:  # it is over, and the server says no more
+                    return
+                if isinstance(news, Request):
+                    await self._watch(news.id, mailbox)
+                elif isinstance(news, Ended):
+                    patience = 0.0 if call.request is None else _LAST_SECONDS
+                elif isinstance(news, Progress):
+                    last = news
+                    yield news
+                elif isinstance(news, DressformError) and not isinstance(news, (NotFound, ServerUnavailable)):
+                    raise news
+
+    async def _watch(self, request_id: str, mailbox: Mailbox) -> None:
+        def tell(event: Any) -> None:
+            if isinstance(event, Mapping):
+                try:
+                    event = Progress.of(event, request_id)
+                except DressformError as error:
+                    event = error
+            if event is not None:
+                mailbox.put(event)
+
+        await self._transport.watch(request_id, tell)
+
+    # --- many calls ----------------------------------------------------------------------------------------------
+
+    def many(
+        self,
+        task: Literal["inpaint", "tryon"],
+        inputs: Iterable[Any],
+        concurrency: int,
+        progress: bool | None,
+        keywords: Mapping[str, Any],
+    ) -> AsyncGenerator[Finished[Result], None]:
+        """The results of ``inputs`` as they finish, at most ``concurrency`` of them under way at once.
+
+        Raises:
+            InvalidRequest, TypeError: at a wrong ``concurrency`` or keyword, before anything is sent.
+        """
+        if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:
+            raise InvalidRequest(f"concurrency must be an integer from 1 on, not {concurrency!r}")
+        self._plan(task, results.read, {}, None, keywords)
+
+        def planned(given: Any) -> Plan[Result]:
+            own = keywords_of(task, given, keywords)
+            if task == "tryon":
+                pictures = (own.pop("person"), own.pop("garment"), own.pop("mask", None), own.pop("prompt", None))
+                return self.tryon(*pictures, own)
+            return self.inpaint(own.pop("image"), own.pop("mask"), own.pop("prompt"), own)
+
+        return self._many(inputs, planned, concurrency, Bar(progress, inputs, task))
+
+    async def _many(
+        self, inputs: Iterable[Any], planned: Callable[[Any], Plan[R]], concurrency: int, bar: Bar
+    ) -> AsyncGenerator[Finished[R], None]:
+        mailbox, waiting = self._runtime.mailbox(), iter(enumerate(inputs))
+        under_way: dict[int, Call[R]] = {}
+        try:
+            while True:
+                while len(under_way) < concurrency and (following := next(waiting, None)) is not None:
+                    index, given = following
+                    try:
+                        under_way[index] = call = Call(planned(given))
+                    except Exception as error:
+                        bar.count(error)
+                        yield Finished(index, given, error=error)
+                        continue
+                    self._runtime.start(self._one(index, given, call, mailbox))
+                if not under_way:
+                    return
+                finished = await mailbox.get()
+                assert isinstance(finished, Finished)
+                del under_way[finished.index]
+                bar.count(finished.error)
+                yield finished
+        finally:
+            bar.close()
+            for call in under_way.values():
+                with suppress(DressformError):
+                    await self._runtime.finish(self.cancel(call))
+
+    async def _one(self, index: int, given: Any, call: Call[R], mailbox: Mailbox) -> None:
+        try:
+            mailbox.put(Finished(index, given, result=await self.run(call.plan, call)))
+        except Exception as error:
+            mailbox.put(Finished[R](index, given, error=error))
+        finally:
+            call.end()
+
+    # --- the server ----------------------------------------------------------------------------------------------
+
+    async def health(self, timeout: float) -> Health:
+        """Whether the server is ready."""
+        try:
+            if not await self._transport.server_ready(timeout):
+                return Health(False, reason=f"{self.url} is up but not ready yet")
+            tasks = tuple([task for task in TASK_INPUTS if await self._transport.model_ready(task, timeout)])
+        except DressformError as error:
+            return Health(False, reason=error.sentence)
+        if not tasks:
+            return Health(False, reason=f"{self.url} serves none of {', '.join(TASK_INPUTS)}: is it Dressform?")
+        return Health(True, tasks)
+
+    async def models(self, timeout: float) -> list[Model]:
+        """The models in the server's repository."""
+        return [Model.of(entry) for entry in await self._transport.models(timeout)]
+
+    async def stats(self, timeout: float) -> dict[str, ModelStatistics]:
+        """The statistics of the models, by name."""
+        entries = [ModelStatistics.of(entry) for entry in await self._transport.statistics(timeout)]
+        return {entry.name: entry for entry in entries}
+
+    async def close(self) -> None:
+        """Give up what is under way, and drop the connections."""
+        for call in list(self._started):
+            with suppress(DressformError):
+                await self.cancel(call)
+        await self._runtime.drain(GRACE_SECONDS)
+        await self._transport.close()
+
+    @contextmanager
+    def _listening(self, call: Call[R]) -> Iterator[Mailbox]:
+        mailbox = self._runtime.mailbox()
+        call.listen(mailbox)
+        try:
+            yield mailbox
+        finally:
+            call.unlisten(mailbox)
