@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 import diffusers_solvers
-from dressform import Client
+from dressform import Client, DressformInpaintPipeline
 from e2e.conftest import differences
 
 PROMPT, NEGATIVE = "a red and white striped t-shirt", "blue, torn"
@@ -83,6 +83,27 @@ def test_padding_mask_crop_equals_diffusers(
     common: dict[str, Any] = {"num_inference_steps": 4, "seed": 11, "padding_mask_crop": 8, "height": 64, "width": 64}
     served = client.inpaint(photo, mask, PROMPT, negative_prompt=NEGATIVE, composite="hard", solver="ddim", **common)
     check(served.image, reference(pipeline, photo, mask, "ddim", **common))
+
+
+def test_the_client_stands_in_for_the_pipeline(
+    pipeline: Any, client: Client, photo: Image.Image, mask: Image.Image
+) -> None:
+    """One changed line: the same call, answered by the server."""
+    pipeline.scheduler = diffusers_solvers.scheduler("ddim", pipeline.exported_schedule)
+    steps: list[int] = []
+
+    def note(_pipeline: Any, step: int, _timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        steps.append(step)
+        return tensors
+
+    made = []
+    for each in (pipeline, DressformInpaintPipeline(client)):
+        generators = [torch.Generator().manual_seed(seed) for seed in (3, 8)]
+        words: dict[str, Any] = {"height": 72, "width": 104, "num_inference_steps": 6, "callback_on_step_end": note}
+        made.append(each(PROMPT, photo, mask, num_images_per_prompt=2, generator=generators, **words).images)
+    assert steps == [*range(6)] * 2
+    for served, expected in zip(*reversed(made), strict=True):
+        check(served, expected)
 
 
 def test_the_options_of_the_parity_test_matter(client: Client, photo: Image.Image, mask: Image.Image) -> None:

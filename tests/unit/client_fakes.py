@@ -25,6 +25,7 @@ from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc
 
 from dressform.requests import Request
+from dressform.transports import Tell
 
 
 def png(size: tuple[int, int] = (8, 6), colour: tuple[int, int, int] = (200, 30, 30)) -> bytes:
@@ -56,7 +57,7 @@ class FakeTransport:
     """Keeps the requests. The n-th answer is one picture of size (n, 5) for each of ``num_images``."""
 
     ready: bool = True
-    models: tuple[str, ...] = ("inpaint", "tryon")
+    served: tuple[str, ...] = ("inpaint", "tryon")
     error: Exception | None = None
     reply: Callable[[Request], dict[str, np.ndarray]] | None = None
     requests: list[Request] = field(default_factory=list)
@@ -78,7 +79,16 @@ class FakeTransport:
         return self.ready
 
     def model_ready(self, model: str, timeout: float) -> bool:
-        return model in self.models
+        return model in self.served
+
+    def watch(self, request_id: str, tell: Tell) -> None:
+        tell(None)
+
+    def models(self, timeout: float) -> list[dict[str, Any]]:
+        return [{"name": model, "version": "1", "state": "READY"} for model in self.served]
+
+    def statistics(self, timeout: float) -> list[dict[str, Any]]:
+        return []
 
     def close(self) -> None:
         self.closed = True

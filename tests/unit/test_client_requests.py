@@ -52,10 +52,10 @@ def test_the_keywords_are_the_contract():
 
 
 def test_none_is_not_sent(client, fake):
-    client.inpaint(png(), png(), "a hat", seed=None, negative_prompt=None, strength=0.5)
+    client.inpaint(png(), png(), "a hat", guidance_scale=None, negative_prompt=None, strength=0.5)
     request = fake.requests[0]
     assert request.model == "inpaint"
-    assert request.parameters == {"strength": 0.5}
+    assert set(request.parameters) == {"strength", "seed"}
     assert set(request.inputs) == {"image", "mask", "prompt"}
 
 
