@@ -113,7 +113,7 @@ def served(repository: Path, mode: str, onnx_threads: int) -> Iterator[Client]:
         log = Path(folder) / "log"
         with Server(copy, http_port=0, grpc_port=0, metrics_port=0, log=log, onnx_threads=onnx_threads) as server:
             server.wait_ready(120)
-            with Client(server.grpc_url, timeout=TIMEOUT_SECONDS) as client:
+            with Client(server.grpc_url, timeout=TIMEOUT_SECONDS, retries=0) as client:
                 yield client
 
 

@@ -137,7 +137,7 @@ class InpaintUser(User):  # type: ignore[misc]
         """
         if InpaintUser._client is None:
             InpaintUser._workload = Workload.of(self.environment.parsed_options)
-            InpaintUser._client = Client(str(self.host))
+            InpaintUser._client = Client(str(self.host), retries=0)
 
     @task  # type: ignore[untyped-decorator]
     def inpaint(self) -> None:

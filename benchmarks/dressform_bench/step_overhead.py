@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> None:
         floors = {jobs: bare(repository, size, 2 * jobs) for jobs in JOBS}
         with Server(repository, http_port=0, grpc_port=0, metrics_port=0, log=Path(folder) / "log") as server:
             server.wait_ready(120)
-            with Client(server.grpc_url, timeout=300) as client:
+            with Client(server.grpc_url, timeout=300, retries=0) as client:
                 together(client, size, 4, 20)  # warm-up
                 rows = [row(client, size, jobs, floors[jobs], options) for jobs in JOBS]
     print(json.dumps({"benchmark": "step_overhead", "size": options.size, "steps": options.steps, "rows": rows}))

@@ -7,7 +7,6 @@
 
 from dressform.async_client import AsyncClient
 from dressform.client import Client
-from dressform.core import Finished
 from dressform.errors import (
     Cancelled,
     DeadlineExceeded,
@@ -22,6 +21,7 @@ from dressform.errors import (
 )
 from dressform.handles import AsyncHandle, Handle
 from dressform.inpaint_pipeline import DressformInpaintPipeline
+from dressform.many import Finished
 from dressform.options import Options
 from dressform.pictures import Picture
 from dressform.pipeline import Pipeline, generate_tryon, load_models

@@ -7,9 +7,11 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mappin
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
+from dressform.calls import Planner
 from dressform.client import DEFAULT_URL
-from dressform.core import Core, Finished
+from dressform.core import Core
 from dressform.handles import AsyncHandle
+from dressform.many import Finished, many
 from dressform.options import Keywords
 from dressform.pictures import Picture
 from dressform.results import MaskResult, Result
@@ -99,11 +101,12 @@ class AsyncClient:
         self.url = url
         settings = Settings(tls or TLS(), headers or {}, compression)
         chosen = async_connected(url, settings) if transport is None else transport
-        self._core = Core(url, chosen, EventLoop(), timeout, Retry.of(retries))
+        self._core = Core(url, chosen, EventLoop())
+        self._planner = Planner(timeout, Retry.of(retries))
 
     async def inpaint(self, image: Picture, mask: Picture, prompt: str, **keywords: Unpack[Keywords]) -> Result:
         """See `Client.inpaint`."""
-        return await self._core.run(self._core.inpaint(image, mask, prompt, keywords))
+        return await self._core.run(self._planner.inpaint(image, mask, prompt, keywords))
 
     async def tryon(
         self,
@@ -115,7 +118,7 @@ class AsyncClient:
         **keywords: Unpack[Keywords],
     ) -> Result:
         """See `Client.tryon`."""
-        return await self._core.run(self._core.tryon(person, garment, mask, prompt, keywords))
+        return await self._core.run(self._planner.tryon(person, garment, mask, prompt, keywords))
 
     async def mask(
         self,
@@ -133,13 +136,13 @@ class AsyncClient:
     ) -> MaskResult:
         """See `Client.mask`."""
         keywords = {name: value for name, value in locals().items() if name not in ("self", "person")}
-        return await self._core.run(self._core.mask(person, keywords))
+        return await self._core.run(self._planner.mask(person, keywords))
 
     def submit_inpaint(
         self, image: Picture, mask: Picture, prompt: str, **keywords: Unpack[Keywords]
     ) -> AsyncHandle[Result]:
         """See `Client.submit_inpaint`."""
-        return AsyncHandle(self._core, self._core.inpaint(image, mask, prompt, keywords))
+        return AsyncHandle(self._core, self._planner.inpaint(image, mask, prompt, keywords))
 
     def submit_tryon(
         self,
@@ -151,7 +154,7 @@ class AsyncClient:
         **keywords: Unpack[Keywords],
     ) -> AsyncHandle[Result]:
         """See `Client.submit_tryon`."""
-        return AsyncHandle(self._core, self._core.tryon(person, garment, mask, prompt, keywords))
+        return AsyncHandle(self._core, self._planner.tryon(person, garment, mask, prompt, keywords))
 
     def inpaint_many(
         self,
@@ -162,7 +165,7 @@ class AsyncClient:
         **keywords: Unpack[Keywords],
     ) -> AsyncIterator[Finished[Result]]:
         """See `Client.inpaint_many`."""
-        return self._core.many("inpaint", inputs, concurrency, progress, keywords)
+        return many(self._core, self._planner, "inpaint", inputs, concurrency, progress, keywords)
 
     def tryon_many(
         self,
@@ -173,7 +176,7 @@ class AsyncClient:
         **keywords: Unpack[Keywords],
     ) -> AsyncIterator[Finished[Result]]:
         """See `Client.tryon_many`."""
-        return self._core.many("tryon", pairs, concurrency, progress, keywords)
+        return many(self._core, self._planner, "tryon", pairs, concurrency, progress, keywords)
 
     async def health(self, timeout: float = 5.0) -> Health:
         """See `Client.health`."""

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from dressform import results
+from dressform.options import as_parameters
 from dressform.requests import Fitting, Request, fittings
 from dressform.results import MaskResult, Outputs, Result
 from dressform.retries import Retry
@@ -43,7 +45,59 @@ class Plan(Generic[R]):
         return fittings(self.pictures["garment"], self.pictures.get("mask"), self.request_id, self.options)
 
 
-def seeded(options: Mapping[str, object]) -> dict[str, object]:
+@dataclass(frozen=True)
+class Planner:
+    """Makes plans; ``timeout`` and ``retry`` are the client's own."""
+
+    timeout: float | None
+    retry: Retry
+
+    def inpaint(self, image: Any, mask: Any, prompt: str, keywords: Mapping[str, Any]) -> Plan[Result]:
+        """The plan of ``inpaint``."""
+        return self.plan("inpaint", results.read, {"image": image, "mask": mask}, prompt, keywords)
+
+    def tryon(
+        self, person: Any, garment: Any, mask: Any, prompt: str | None, keywords: Mapping[str, Any]
+    ) -> Plan[Result]:
+        """The plan of ``tryon``."""
+        pictures = {"person": person, "garment": garment, "mask": mask}
+        return self.plan("tryon", results.read, pictures, prompt, keywords)
+
+    def mask(self, person: Any, keywords: Mapping[str, Any]) -> Plan[MaskResult]:
+        """The plan of ``mask``."""
+        return self.plan("mask", results.read_mask, {"person": person}, None, keywords)
+
+    def plan(
+        self,
+        task: Task,
+        read: Callable[[Outputs, str], R],
+        pictures: Mapping[str, Any],
+        prompt: str | None,
+        keywords: Mapping[str, Any],
+    ) -> Plan[R]:
+        """The plan of ``task``.
+
+        Raises:
+            InvalidRequest, TypeError: at an unknown keyword, as ``options.as_parameters`` does.
+        """
+        options = dict(keywords)
+        own = {name: options.pop(name, None) for name in ("request_id", "timeout", "retries", "headers")}
+        texts = {"prompt": prompt, "negative_prompt": options.pop("negative_prompt", None)}
+        parameters = as_parameters(options)
+        return Plan(
+            task=task,
+            read=read,
+            pictures=pictures,
+            texts=texts,
+            options=parameters if task == "mask" else _seeded(parameters),
+            retry=self.retry if own["retries"] is None else Retry.of(own["retries"]),
+            request_id=own["request_id"],
+            timeout=self.timeout if own["timeout"] is None else own["timeout"],
+            headers=own["headers"] or {},
+        )
+
+
+def _seeded(options: Mapping[str, object]) -> dict[str, object]:
     """``options`` with a seed, drawn if there is none."""
     seed = options.get("seed")
     return {**options, "seed": secrets.randbelow(SEEDS) if seed is None else seed}

@@ -6,8 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
-from dressform.core import Core, Finished
+from dressform.calls import Planner
+from dressform.core import Core
 from dressform.handles import Handle
+from dressform.many import Finished, many
 from dressform.options import Keywords
 from dressform.pictures import Picture
 from dressform.results import MaskResult, Result
@@ -58,7 +60,8 @@ class Client:
         self.url = url
         settings = Settings(tls or TLS(), headers or {}, compression)
         chosen = connected(url, settings) if transport is None else transport
-        self._core = Core(url, Blocking(chosen), Threads(), timeout, Retry.of(retries))
+        self._core = Core(url, Blocking(chosen), Threads())
+        self._planner = Planner(timeout, Retry.of(retries))
 
     def inpaint(self, image: Picture, mask: Picture, prompt: str, **keywords: Unpack[Keywords]) -> Result:
         """Repaints ``image`` where ``mask`` is white, as ``prompt`` says.
@@ -67,7 +70,7 @@ class Client:
             image, mask: of one size; PIL images, paths, bytes, uint8 arrays ``[H, W(, C)]`` or binary files.
             keywords: see ``Keywords`` and ``Options``; None leaves the default to the server.
         """
-        return completed(self._core.run(self._core.inpaint(image, mask, prompt, keywords)))
+        return completed(self._core.run(self._planner.inpaint(image, mask, prompt, keywords)))
 
     def tryon(
         self,
@@ -90,7 +93,7 @@ class Client:
             prompt: words that help, where the model takes any.
             keywords: see ``Keywords`` and ``Options``; None leaves the default to the server.
         """
-        return completed(self._core.run(self._core.tryon(person, garment, mask, prompt, keywords)))
+        return completed(self._core.run(self._planner.tryon(person, garment, mask, prompt, keywords)))
 
     def mask(
         self,
@@ -115,13 +118,13 @@ class Client:
             request_id, timeout, retries, headers: see ``Keywords``.
         """
         keywords = {name: value for name, value in locals().items() if name not in ("self", "person")}
-        return completed(self._core.run(self._core.mask(person, keywords)))
+        return completed(self._core.run(self._planner.mask(person, keywords)))
 
     def submit_inpaint(
         self, image: Picture, mask: Picture, prompt: str, **keywords: Unpack[Keywords]
     ) -> Handle[Result]:
         """``inpaint`` in the background. A client that is closed cancels what is still under way."""
-        return Handle(self._core, self._core.inpaint(image, mask, prompt, keywords))
+        return Handle(self._core, self._planner.inpaint(image, mask, prompt, keywords))
 
     def submit_tryon(
         self,
@@ -133,7 +136,7 @@ class Client:
         **keywords: Unpack[Keywords],
     ) -> Handle[Result]:
         """``tryon`` in the background. A client that is closed cancels what is still under way."""
-        return Handle(self._core, self._core.tryon(person, garment, mask, prompt, keywords))
+        return Handle(self._core, self._planner.tryon(person, garment, mask, prompt, keywords))
 
     def inpaint_many(
         self,
@@ -151,7 +154,7 @@ class Client:
             progress: a progress bar on stderr; None: on a terminal, where tqdm is installed.
             keywords: those of all requests.
         """
-        return iterated(self._core.many("inpaint", inputs, concurrency, progress, keywords))
+        return iterated(many(self._core, self._planner, "inpaint", inputs, concurrency, progress, keywords))
 
     def tryon_many(
         self,
@@ -162,7 +165,7 @@ class Client:
         **keywords: Unpack[Keywords],
     ) -> Iterator[Finished[Result]]:
         """``tryon`` for each of ``pairs``: (person, garment), or mappings of its keywords. See ``inpaint_many``."""
-        return iterated(self._core.many("tryon", pairs, concurrency, progress, keywords))
+        return iterated(many(self._core, self._planner, "tryon", pairs, concurrency, progress, keywords))
 
     def health(self, timeout: float = 5.0) -> Health:
         """Whether the server is ready; it has ``timeout`` seconds for each question. Raises no ``DressformError``."""

@@ -1,26 +1,22 @@
-"""What `Client` and `AsyncClient` share: plans, tries, giving up, progress, many at once. Coroutines on a `Runtime`."""
+"""What `Client` and `AsyncClient` share: tries, giving up, progress, status. Coroutines on a `Runtime`."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from typing import Any, Generic, Literal
+from typing import Any
 
-from dressform import requests, results
-from dressform.calls import Call, Ended, Plan, R, seeded
-from dressform.errors import Cancelled, DeadlineExceeded, DressformError, InvalidRequest, NotFound, ServerUnavailable
-from dressform.many import Bar, keywords_of
-from dressform.options import as_parameters
+from dressform import requests
+from dressform.calls import Call, Ended, Plan, R
+from dressform.errors import Cancelled, DeadlineExceeded, DressformError, NotFound, ServerUnavailable
 from dressform.progress import Progress
 from dressform.requests import Request
-from dressform.results import MaskResult, Outputs, Result
-from dressform.retries import Retry
+from dressform.results import Outputs, Result
 from dressform.runtimes import Mailbox, Runtime
 from dressform.status import Health, Model, ModelStatistics
 from dressform.transports import GRACE_SECONDS, AsyncTransport
-from dressform_contract import TASK_INPUTS, Task
+from dressform_contract import TASK_INPUTS
 
 MARK_SECONDS = 3.0
 """How long the server may take to mark a job as cancelled."""
@@ -28,16 +24,6 @@ MARK_SECONDS = 3.0
 _CLAIM_SECONDS = 2.0
 _POLL_SECONDS = 0.05
 _LAST_SECONDS = 0.5
-
-
-@dataclass(frozen=True)
-class Finished(Generic[R]):
-    """One of many: the ``index`` and the ``input`` it was made of, and its ``result`` or its ``error``."""
-
-    index: int
-    input: Any
-    result: R | None = None
-    error: Exception | None = None
 
 
 class Core:
@@ -48,58 +34,13 @@ class Core:
         url: str,
         transport: AsyncTransport,
         runtime: Runtime,
-        timeout: float | None,
-        retry: Retry,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.url = url
+        self.runtime = runtime
         self._transport = transport
-        self._runtime = runtime
-        self._timeout = timeout
-        self._retry = retry
         self._clock = clock
         self._started: set[Call[Any]] = set()
-
-    # --- plans: what is asked for --------------------------------------------------------------------------------
-
-    def inpaint(self, image: Any, mask: Any, prompt: str, keywords: Mapping[str, Any]) -> Plan[Result]:
-        """The plan of ``inpaint``."""
-        return self._plan("inpaint", results.read, {"image": image, "mask": mask}, prompt, keywords)
-
-    def tryon(
-        self, person: Any, garment: Any, mask: Any, prompt: str | None, keywords: Mapping[str, Any]
-    ) -> Plan[Result]:
-        """The plan of ``tryon``."""
-        pictures = {"person": person, "garment": garment, "mask": mask}
-        return self._plan("tryon", results.read, pictures, prompt, keywords)
-
-    def mask(self, person: Any, keywords: Mapping[str, Any]) -> Plan[MaskResult]:
-        """The plan of ``mask``."""
-        return self._plan("mask", results.read_mask, {"person": person}, None, keywords)
-
-    def _plan(
-        self,
-        task: Task,
-        read: Callable[[Outputs, str], R],
-        pictures: Mapping[str, Any],
-        prompt: str | None,
-        keywords: Mapping[str, Any],
-    ) -> Plan[R]:
-        options = dict(keywords)
-        own = {name: options.pop(name, None) for name in ("request_id", "timeout", "retries", "headers")}
-        texts = {"prompt": prompt, "negative_prompt": options.pop("negative_prompt", None)}
-        parameters = as_parameters(options)
-        return Plan(
-            task=task,
-            read=read,
-            pictures=pictures,
-            texts=texts,
-            options=parameters if task == "mask" else seeded(parameters),
-            retry=self._retry if own["retries"] is None else Retry.of(own["retries"]),
-            request_id=own["request_id"],
-            timeout=self._timeout if own["timeout"] is None else own["timeout"],
-            headers=own["headers"] or {},
-        )
 
     # --- one call ------------------------------------------------------------------------------------------------
 
@@ -116,7 +57,7 @@ class Core:
             if isinstance(result, Result):  # the next garment goes on the picture of the one before
                 pictures = {**pictures, "person": result.image}
                 timeout = None if timeout is None else max(0.001, timeout - (self._clock() - began))
-            request = await self._runtime.compute(
+            request = await self.runtime.compute(
                 requests.built,
                 plan.task,
                 pictures,
@@ -127,7 +68,7 @@ class Core:
                 headers=plan.headers,
             )
             outputs = await self._answered(request, call)
-            result = await self._runtime.compute(self._read, plan, call, outputs)
+            result = await self.runtime.compute(self._read, plan, call, outputs)
         assert result is not None  # there is at least one pass
         return result
 
@@ -151,14 +92,14 @@ class Core:
                 elapsed = self._clock() - began
                 left = None if first.timeout is None else first.timeout - elapsed
                 if isinstance(error, DeadlineExceeded) and error.code is None:
-                    self._runtime.start(self._give_up(request, sent))
+                    self.runtime.start(self._give_up(request, sent))
                 pause = None if call.cancelled else call.plan.retry.pause(error, failures, elapsed, left)
                 if pause is None:
                     raise
             except GeneratorExit:
                 raise
             except BaseException:  # KeyboardInterrupt, or the cancellation of a task
-                await self._runtime.finish(self._give_up(request, sent))
+                await self.runtime.finish(self._give_up(request, sent))
                 raise
             await self._pause(call, pause)
             request = first.again(failures, self._clock() - began)
@@ -189,7 +130,7 @@ class Core:
         """Mark a request that nobody waits for, as far as the server can be reached."""
         with suppress(DressformError):
             while not await self._marked(request) and self._clock() < sent + _CLAIM_SECONDS:
-                await self._runtime.mailbox().get(_POLL_SECONDS)
+                await self.runtime.mailbox().get(_POLL_SECONDS)
 
     async def _marked(self, request: Request) -> bool:
         """Mark the job of ``request`` as cancelled; False if the server has no such job (yet, or any more)."""
@@ -205,7 +146,7 @@ class Core:
         """Begin a call."""
         call = Call(plan)
         self._started.add(call)
-        self._runtime.start(self._finished(call))
+        self.runtime.start(self._finished(call))
         return call
 
     async def _finished(self, call: Call[R]) -> None:
@@ -230,7 +171,7 @@ class Core:
                 except GeneratorExit:
                     raise
                 except BaseException:
-                    await self._runtime.finish(self.cancel(call))
+                    await self.runtime.finish(self.cancel(call))
                     raise
         if call.error is not None:
             raise call.error
@@ -268,71 +209,6 @@ class Core:
 
         await self._transport.watch(request_id, tell)
 
-    # --- many calls ----------------------------------------------------------------------------------------------
-
-    def many(
-        self,
-        task: Literal["inpaint", "tryon"],
-        inputs: Iterable[Any],
-        concurrency: int,
-        progress: bool | None,
-        keywords: Mapping[str, Any],
-    ) -> AsyncGenerator[Finished[Result], None]:
-        """The results of ``inputs`` as they finish, at most ``concurrency`` of them under way at once.
-
-        Raises:
-            InvalidRequest, TypeError: at a wrong ``concurrency`` or keyword, before anything is sent.
-        """
-        if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:
-            raise InvalidRequest(f"concurrency must be an integer from 1 on, not {concurrency!r}")
-        self._plan(task, results.read, {}, None, keywords)
-
-        def planned(given: Any) -> Plan[Result]:
-            own = keywords_of(task, given, keywords)
-            if task == "tryon":
-                pictures = (own.pop("person"), own.pop("garment"), own.pop("mask", None), own.pop("prompt", None))
-                return self.tryon(*pictures, own)
-            return self.inpaint(own.pop("image"), own.pop("mask"), own.pop("prompt"), own)
-
-        return self._many(inputs, planned, concurrency, Bar(progress, inputs, task))
-
-    async def _many(
-        self, inputs: Iterable[Any], planned: Callable[[Any], Plan[R]], concurrency: int, bar: Bar
-    ) -> AsyncGenerator[Finished[R], None]:
-        mailbox, waiting = self._runtime.mailbox(), iter(enumerate(inputs))
-        under_way: dict[int, Call[R]] = {}
-        try:
-            while True:
-                while len(under_way) < concurrency and (following := next(waiting, None)) is not None:
-                    index, given = following
-                    try:
-                        under_way[index] = call = Call(planned(given))
-                    except Exception as error:
-                        bar.count(error)
-                        yield Finished(index, given, error=error)
-                        continue
-                    self._runtime.start(self._one(index, given, call, mailbox))
-                if not under_way:
-                    return
-                finished = await mailbox.get()
-                assert isinstance(finished, Finished)
-                del under_way[finished.index]
-                bar.count(finished.error)
-                yield finished
-        finally:
-            bar.close()
-            for call in under_way.values():
-                with suppress(DressformError):
-                    await self._runtime.finish(self.cancel(call))
-
-    async def _one(self, index: int, given: Any, call: Call[R], mailbox: Mailbox) -> None:
-        try:
-            mailbox.put(Finished(index, given, result=await self.run(call.plan, call)))
-        except Exception as error:
-            mailbox.put(Finished[R](index, given, error=error))
-        finally:
-            call.end()
-
     # --- the server ----------------------------------------------------------------------------------------------
 
     async def health(self, timeout: float) -> Health:
@@ -361,12 +237,12 @@ class Core:
         for call in list(self._started):
             with suppress(DressformError):
                 await self.cancel(call)
-        await self._runtime.drain(GRACE_SECONDS)
+        await self.runtime.drain(GRACE_SECONDS)
         await self._transport.close()
 
     @contextmanager
     def _listening(self, call: Call[R]) -> Iterator[Mailbox]:
-        mailbox = self._runtime.mailbox()
+        mailbox = self.runtime.mailbox()
         call.listen(mailbox)
         try:
             yield mailbox

@@ -1,17 +1,101 @@
-"""Many requests at once: what their inputs become, and a progress bar."""
+"""Many requests at once, a bounded number under way, with a progress bar."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sized
-from typing import Any
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sized
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Generic, Literal
 
-from dressform.errors import InvalidRequest
+from dressform import results
+from dressform.calls import Call, Plan, Planner, R
+from dressform.core import Core
+from dressform.errors import DressformError, InvalidRequest
+from dressform.results import Result
+from dressform.runtimes import Mailbox
 
 _PICTURES = {"tryon": ("person", "garment"), "inpaint": ("image", "mask", "prompt")}
 
 
-def keywords_of(task: str, given: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Finished(Generic[R]):
+    """One of many: the ``index`` and the ``input`` it was made of, and its ``result`` or its ``error``."""
+
+    index: int
+    input: Any
+    result: R | None = None
+    error: Exception | None = None
+
+
+def many(
+    core: Core,
+    planner: Planner,
+    task: Literal["inpaint", "tryon"],
+    inputs: Iterable[Any],
+    concurrency: int,
+    progress: bool | None,
+    keywords: Mapping[str, Any],
+) -> AsyncGenerator[Finished[Result], None]:
+    """The results of ``inputs`` as they finish, at most ``concurrency`` of them under way at once.
+
+    Raises:
+        InvalidRequest, TypeError: at a wrong ``concurrency`` or keyword, before anything is sent.
+    """
+    if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:
+        raise InvalidRequest(f"concurrency must be an integer from 1 on, not {concurrency!r}")
+    planner.plan(task, results.read, {}, None, keywords)
+
+    def planned(given: Any) -> Plan[Result]:
+        own = _keywords_of(task, given, keywords)
+        if task == "tryon":
+            pictures = (own.pop("person"), own.pop("garment"), own.pop("mask", None), own.pop("prompt", None))
+            return planner.tryon(*pictures, own)
+        return planner.inpaint(own.pop("image"), own.pop("mask"), own.pop("prompt"), own)
+
+    return _many(core, inputs, planned, concurrency, Bar(progress, inputs, task))
+
+
+async def _many(
+    core: Core, inputs: Iterable[Any], planned: Callable[[Any], Plan[R]], concurrency: int, bar: Bar
+) -> AsyncGenerator[Finished[R], None]:
+    mailbox, waiting = core.runtime.mailbox(), iter(enumerate(inputs))
+    under_way: dict[int, Call[R]] = {}
+    try:
+        while True:
+            while len(under_way) < concurrency and (following := next(waiting, None)) is not None:
+                index, given = following
+                try:
+                    under_way[index] = call = Call(planned(given))
+                except Exception as error:
+                    bar.count(error)
+                    yield Finished(index, given, error=error)
+                    continue
+                core.runtime.start(_one(core, index, given, call, mailbox))
+            if not under_way:
+                return
+            finished = await mailbox.get()
+            assert isinstance(finished, Finished)
+            del under_way[finished.index]
+            bar.count(finished.error)
+            yield finished
+    finally:
+        bar.close()
+        for call in under_way.values():
+            with suppress(DressformError):
+                await core.runtime.finish(core.cancel(call))
+
+
+async def _one(core: Core, index: int, given: Any, call: Call[R], mailbox: Mailbox) -> None:
+    try:
+        mailbox.put(Finished(index, given, result=await core.run(call.plan, call)))
+    except Exception as error:
+        mailbox.put(Finished[R](index, given, error=error))
+    finally:
+        call.end()
+
+
+def _keywords_of(task: str, given: Any, options: Mapping[str, Any]) -> dict[str, Any]:
     """The keywords of ``Client.tryon`` or ``Client.inpaint`` for one input; its own win over ``options``.
 
     Raises:

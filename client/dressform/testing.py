@@ -97,6 +97,7 @@ class FakeTransport:
         self.closed = False
         self._failures: list[DressformError] = []
         self._jobs: dict[str, _Job] = {}
+        self._early: dict[str, list[Tell]] = {}
         self._lock = threading.Condition()
 
     def fail(self, failure: str | DressformError, times: int = 1, **fields: object) -> None:
@@ -147,12 +148,14 @@ class FakeTransport:
         """See `Transport`; events come in the thread of the request."""
         with self._lock:
             job = self._jobs.get(request_id)
-            if job is not None:
-                tell(job.event())
-                if job.state == "running":
-                    job.watchers.append(tell)
-                    return
-        tell(NotFound("no request with this id is in flight", code="NOT_FOUND") if job is None else None)
+            if job is None:  # who watches may come before the request
+                self._early.setdefault(request_id, []).append(tell)
+                return
+            tell(job.event())
+            if job.state == "running":
+                job.watchers.append(tell)
+            else:
+                tell(None)
 
     def server_ready(self, timeout: float) -> bool:  # noqa: ARG002
         """See `Transport`."""
@@ -196,7 +199,7 @@ class FakeTransport:
             known = self._jobs.get(request.id)
             if known is not None and known.state == "running":
                 raise InvalidRequest("a request with this id is in flight", code="ID_IN_USE", request_id=request.id)
-            self._jobs[request.id] = job = _Job(steps)
+            self._jobs[request.id] = job = _Job(steps, watchers=self._early.pop(request.id, []))
             return job
 
     def _step(self, request: Request, job: _Job, deadline_ms: Value | None) -> None:

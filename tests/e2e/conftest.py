@@ -28,13 +28,13 @@ def server(tiny_tryon_repository: Path, tmp_path_factory: pytest.TempPathFactory
 @pytest.fixture(scope="session", params=["grpc", "http"])
 def client(request: pytest.FixtureRequest, server: Server) -> Iterator[Client]:
     """A client of each protocol."""
-    with Client(server.grpc_url if request.param == "grpc" else server.http_url, timeout=120) as connected:
+    with Client(server.grpc_url if request.param == "grpc" else server.http_url, timeout=120, retries=0) as connected:
         yield connected
 
 
 @pytest.fixture(scope="session")
 def grpc_client(server: Server) -> Iterator[Client]:
-    with Client(server.grpc_url, timeout=120) as connected:
+    with Client(server.grpc_url, timeout=120, retries=0) as connected:
         yield connected
 
 

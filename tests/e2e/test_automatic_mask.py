@@ -51,7 +51,7 @@ def parsing(colour_parser_repository: Path, tmp_path_factory: pytest.TempPathFac
 @pytest.fixture(scope="module", params=["grpc", "http"])
 def dresser(request: pytest.FixtureRequest, parsing: Server) -> Iterator[Client]:
     """A client of each protocol."""
-    with Client(parsing.grpc_url if request.param == "grpc" else parsing.http_url, timeout=120) as connected:
+    with Client(parsing.grpc_url if request.param == "grpc" else parsing.http_url, timeout=120, retries=0) as connected:
         yield connected
 
 
@@ -290,7 +290,7 @@ def slow(colour_parser_repository: Path, tmp_path_factory: pytest.TempPathFactor
 
 def test_a_slow_parser_holds_nobody_else_up(slow: Server, someone: Image.Image, skirt: Image.Image) -> None:
     """Requests with a mask go by; the slow one can be seen, cancelled, and its id is in use meanwhile."""
-    with Client(slow.grpc_url, timeout=120) as client, ThreadPoolExecutor(4) as pool:
+    with Client(slow.grpc_url, timeout=120, retries=0) as client, ThreadPoolExecutor(4) as pool:
         mask = Image.new("L", someone.size, 255)
         client.tryon(someone, skirt, mask=mask, **FAST)
         ids = [uuid.uuid4().hex for _ in range(2)]
@@ -316,7 +316,7 @@ def test_a_slow_parser_holds_nobody_else_up(slow: Server, someone: Image.Image, 
 
 def test_a_parser_that_fails_is_an_engine_error(slow: Server, skirt: Image.Image) -> None:
     poison = Image.new("RGB", (96, 128), (7, 7, 7))
-    with Client(slow.grpc_url, timeout=120) as client:
+    with Client(slow.grpc_url, timeout=120, retries=0) as client:
         for call in (lambda: client.tryon(poison, skirt, category="upper", **FAST), lambda: client.mask(poison)):
             with pytest.raises(DressformError, match="parser: this picture is poisoned") as caught:
                 call()
@@ -325,7 +325,7 @@ def test_a_parser_that_fails_is_an_engine_error(slow: Server, skirt: Image.Image
 
 
 def test_deadlines_hold_while_the_parser_works(slow: Server, someone: Image.Image, skirt: Image.Image) -> None:
-    with Client(slow.grpc_url) as client:
+    with Client(slow.grpc_url, retries=0) as client:
         for call in (client.mask, lambda *a, **k: client.tryon(*a, skirt, **k)):
             with pytest.raises(DeadlineExceeded):
                 call(someone, deadline_ms=1500)
@@ -334,7 +334,7 @@ def test_deadlines_hold_while_the_parser_works(slow: Server, someone: Image.Imag
 
 def test_a_server_stops_while_the_parser_works(slow: Server, someone: Image.Image, skirt: Image.Image) -> None:
     """Last in this file: it stops the server. Whoever waits gets an answer or an error, and the server leaves."""
-    with Client(slow.grpc_url, timeout=60) as client:
+    with Client(slow.grpc_url, timeout=60, retries=0) as client:
         outcome: list[object] = []
 
         def ask() -> None:

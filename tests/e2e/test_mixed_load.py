@@ -118,7 +118,7 @@ def metrics(server: Server) -> dict[str, float]:
 def test_mixed_requests_in_random_arrival(poisoned: Server, photo: Image.Image, mask: Image.Image) -> None:
     made = requests()
     answers: dict[int, Any] = {}
-    with Client(poisoned.grpc_url, timeout=300) as client:
+    with Client(poisoned.grpc_url, timeout=300, retries=0) as client:
 
         def send(options: dict[str, Any], request_id: str | None = None) -> Any:
             plain = {name: value for name, value in options.items() if name != "kind"}

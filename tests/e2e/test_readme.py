@@ -67,6 +67,21 @@ def test_the_python_example(server: Server, folder: Path) -> None:
     assert Image.open(folder / "coat.png").size == Image.open(folder / "photo.png").size
 
 
+def test_the_example_of_handles_and_many(server: Server, folder: Path) -> None:
+    lines = run([sys.executable, "-c", here(block("python", "tryon_many"), server)], folder).splitlines()
+    assert "done 20 20" in lines
+    assert sorted(line[0] for line in lines[-2:]) == ["0", "1"]
+    assert "1 7" in lines, "the second pair has a mask and a seed"
+    assert "mask" in next(line for line in lines[-2:] if line[0] == "0"), "the first needs a parser, which is not here"
+
+
+def test_the_stand_in_for_diffusers(server: Server, folder: Path) -> None:
+    code = here(block("python", "DressformInpaintPipeline"), server)
+    code += 'pipeline("a coat", "photo.png", "mask.png", num_inference_steps=2).images[0].save("coat.png")'
+    run([sys.executable, "-c", code], folder)
+    assert (folder / "coat.png").is_file()
+
+
 def test_the_commands(server: Server, folder: Path) -> None:
     lines = block("sh", "dressform tryon").splitlines()
     commands = [line for line in lines if line.startswith(("dressform inpaint", "dressform tryon"))]
