@@ -69,14 +69,15 @@ def window(server: Server) -> Window:
 
 def over_loop(url: str, work: Callable[[AsyncClient], Any], **options: Any) -> Any:
     async def main() -> Any:
-        async with AsyncClient(url, timeout=120, **options) as client:
+        async with AsyncClient(url, **options) as client:
             return await work(client)
 
     return asyncio.run(main())
 
 
-def rows(window: Window) -> int:
-    return sum(job["rows"] for job in window.jobs("list") if job["step"] > 0)
+def at_work(window: Window) -> None:
+    """The server makes the steps of one long request."""
+    wait_until(lambda: sum(job["rows"] for job in window.jobs("list") if job["step"] > 0) == 8, 60)
 
 
 def freed(window: Window) -> None:
@@ -164,7 +165,7 @@ def test_models_and_statistics(url: str, photo: Image.Image, mask: Image.Image) 
 def test_cancel_frees_the_rows(url: str, window: Window, photo: Image.Image, mask: Image.Image) -> None:
     with Client(url) as client:
         handle = client.submit_inpaint(photo, mask, "a coat", **LONG)
-        wait_until(lambda: rows(window) == 8, 30)
+        at_work(window)
         assert handle.cancel()
         freed(window)
         with pytest.raises(Cancelled):
@@ -172,8 +173,7 @@ def test_cancel_frees_the_rows(url: str, window: Window, photo: Image.Image, mas
 
     async def work(client: AsyncClient) -> None:
         handle = client.submit_inpaint(photo, mask, "a coat", **LONG)
-        while await asyncio.to_thread(rows, window) != 8:
-            await asyncio.sleep(0.01)
+        await asyncio.to_thread(at_work, window)
         assert await handle.cancel()
         await asyncio.to_thread(freed, window)
         with pytest.raises(Cancelled):
@@ -209,7 +209,7 @@ def test_the_servers_own_deadline(url: str, window: Window, photo: Image.Image, 
 
 def test_ctrl_c_frees_the_rows(url: str, window: Window, photo: Image.Image, mask: Image.Image) -> None:
     def interrupt() -> None:
-        wait_until(lambda: rows(window) == 8, 30)
+        at_work(window)
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
     with Client(url) as client:
@@ -226,8 +226,7 @@ def test_cancelling_a_task_frees_the_rows(url: str, window: Window, photo: Image
     async def work(client: AsyncClient) -> None:
         for _ in range(3):
             task = asyncio.create_task(client.inpaint(photo, mask, "a coat", **LONG))
-            while await asyncio.to_thread(rows, window) != 8:
-                await asyncio.sleep(0.01)
+            await asyncio.to_thread(at_work, window)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
@@ -246,7 +245,7 @@ def test_leaving_early_frees_the_rows(url: str, window: Window, photo: Image.Ima
         many.close()
         freed(window)
         client.submit_inpaint(photo, mask, "a coat", **LONG)
-        wait_until(lambda: rows(window) == 8, 30)
+        at_work(window)
     freed(window)
 
 
