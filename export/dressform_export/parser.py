@@ -17,7 +17,7 @@ from dressform_contract import LABELS
 from dressform_export.errors import ExportError
 from dressform_export.graphs import PROBES, Axes, Graph, Leaf, Probe
 from dressform_export.manifest import ParserRecord
-from dressform_export.source import count_elements, load_model, located, read_json, sha256, weight_files
+from dressform_export.source import MODEL_FILES, count_elements, load_model, located, read_json, sha256, weight_files
 
 FOLDER = "parser"
 """Where a pipeline's folder may have one."""
@@ -27,8 +27,6 @@ NONE = "none"
 
 UNIT = 8
 """Pixels for one of a probe's latents."""
-
-_FILES = ("config.json", "preprocessor_config.json", "*.safetensors", "*.safetensors.index.json")
 
 
 def open_parser(given: str | None, pipeline: Path) -> ParserSource | None:
@@ -41,7 +39,7 @@ def open_parser(given: str | None, pipeline: Path) -> ParserSource | None:
         return None
     if given is None:
         return ParserSource(str(pipeline / FOLDER), None, pipeline / FOLDER)
-    return ParserSource(given, *located(given, None, _FILES))
+    return ParserSource(given, *located(given, None, ("preprocessor_config.json", *MODEL_FILES)))
 
 
 @dataclass(frozen=True)
