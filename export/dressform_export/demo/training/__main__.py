@@ -72,7 +72,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("network", nargs="?", choices=(*NETWORKS, "all"), default="all", help="default: all")
     parser.add_argument("--work", type=Path, default=Path(".demo/training"), help="checkpoints, caches and results")
-    parser.add_argument("--data", default="wardrobe:6000", help="wardrobe:SEEDS, or (unet) a folder of examples")
+    parser.add_argument("--data", default="wardrobe:4000", help="wardrobe:SEEDS, or (unet) a folder of examples")
     parser.add_argument("--out", type=Path, help="the pipeline's folder; default: pipeline in the work folder")
     parser.add_argument("--from", dest="source", metavar="PIPELINE", help="fine-tune this pipeline's UNet")
     parser.add_argument("--size", type=height_and_width, metavar="HxW", help="default: 128x96, or the pipeline's")
