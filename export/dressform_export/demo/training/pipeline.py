@@ -27,7 +27,7 @@ def check_target(folder: Path) -> None:
 def save_pipeline(
     pipeline: StableDiffusionInpaintPipeline, settings: Mapping[str, Any], folder: Path, parser: Path | None = None
 ) -> None:
-    """Write ``pipeline`` (FP16 safetensors), ``dressform.json`` and the parser's folder, or none where none is given."""
+    """Write ``pipeline`` (FP16 safetensors), ``dressform.json`` and the parser's folder, if there is one."""
     for component in (pipeline.vae, pipeline.text_encoder, pipeline.unet):
         component.half()
     pipeline.save_pretrained(folder)
