@@ -150,7 +150,7 @@ class _ParserGraph(Graph):
 class Parser(Leaf):
     """canvases UINT8 [b, k, H, W, 3] → labels UINT8 [b, k, H, W], numbered as ``LABELS`` of the contract.
 
-    The logits, a quarter of the picture along each side, are interpolated before the argmax, as in transformers'
+    The logits, smaller than the picture, are interpolated before the argmax, as in transformers'
     ``post_process_semantic_segmentation``.
     """
 

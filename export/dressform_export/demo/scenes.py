@@ -6,14 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from dressform import Client
 from dressform_export.demo.wardrobe import HELD_OUT, sample
 from dressform_export.evaluation.sheet import Row, contact_sheet, hole_shown
-
-Pixels = NDArray[np.uint8]
+from dressform_export.evaluation.sizing import Pixels
 
 MASK_BLUR = 1
 """The seam, in pixels: the contract's 4 are for larger pictures, and as wide as an arm in these of 128 × 96."""

@@ -18,11 +18,10 @@ from diffusers import AutoencoderKL
 from numpy.typing import NDArray
 
 from dressform_export.demo.training.data import Examples
-from dressform_export.demo.training.rendered import as_tensor
+from dressform_export.demo.training.rendered import Pixels, as_tensor
 from dressform_export.progress import Progress
 
 Halves = NDArray[np.float16]
-Pixels = NDArray[np.uint8]
 
 AT_ONCE = 16
 """Pictures in one call of the encoder."""
