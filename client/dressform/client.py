@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -145,7 +145,7 @@ class Client:
         concurrency: int = 8,
         progress: bool | None = None,
         **keywords: Unpack[Keywords],
-    ) -> Iterator[Finished[Result]]:
+    ) -> Generator[Finished[Result], None, None]:
         """``inpaint`` for each of ``inputs``, results as they finish; one that fails does not stop the others.
 
         Args:
@@ -163,7 +163,7 @@ class Client:
         concurrency: int = 8,
         progress: bool | None = None,
         **keywords: Unpack[Keywords],
-    ) -> Iterator[Finished[Result]]:
+    ) -> Generator[Finished[Result], None, None]:
         """``tryon`` for each of ``pairs``: (person, garment), or mappings of its keywords. See ``inpaint_many``."""
         return iterated(many(self._core, self._planner, "tryon", pairs, concurrency, progress, keywords))
 

@@ -41,6 +41,7 @@ class Core:
         self._transport = transport
         self._clock = clock
         self._started: set[Call[Any]] = set()
+        self._met = False  # whether the server ever answered
 
     # --- one call ------------------------------------------------------------------------------------------------
 
@@ -86,14 +87,17 @@ class Core:
             call.send(request)
             sent = self._clock()
             try:
-                return await self._transport.infer(request)
+                outputs = await self._transport.infer(request)
+                self._met = True
+                return outputs
             except DressformError as error:
+                self._met |= error.code is not None
                 failures += 1
                 elapsed = self._clock() - began
                 left = None if first.timeout is None else first.timeout - elapsed
                 if isinstance(error, DeadlineExceeded) and error.code is None:
                     self.runtime.start(self._give_up(request, sent))
-                pause = None if call.cancelled else call.plan.retry.pause(error, failures, elapsed, left)
+                pause = None if call.cancelled else call.plan.retry.pause(error, failures, elapsed, left, self._met)
                 if pause is None:
                     raise
             except GeneratorExit:
@@ -217,11 +221,12 @@ class Core:
             if not await self._transport.server_ready(timeout):
                 return Health(False, reason=f"{self.url} is up but not ready yet")
             tasks = tuple([task for task in TASK_INPUTS if await self._transport.model_ready(task, timeout)])
+            about = await self._transport.metadata(timeout)
         except DressformError as error:
             return Health(False, reason=error.sentence)
         if not tasks:
             return Health(False, reason=f"{self.url} serves none of {', '.join(TASK_INPUTS)}: is it Dressform?")
-        return Health(True, tasks)
+        return Health(True, tasks, server=f"{about.get('name', 'unknown')} {about.get('version', '')}".strip())
 
     async def models(self, timeout: float) -> list[Model]:
         """The models in the server's repository."""

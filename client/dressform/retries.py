@@ -22,12 +22,15 @@ class Retry:
         seconds: after the first try, in which another may begin.
         first, longest: bounds of the wait in seconds; it doubles from ``first`` on, and the last half of it is random.
             What a full server asks for (``retry_after``) comes on top.
+        first_contact: whether a server that has not answered this client yet is tried again, too. False tells of a
+            wrong address at once.
     """
 
     retries: int = 3
     seconds: float = 60.0
     first: float = 0.5
     longest: float = 10.0
+    first_contact: bool = True
 
     def __post_init__(self) -> None:
         for name in ("retries", "seconds", "first", "longest"):
@@ -46,6 +49,7 @@ class Retry:
         failures: int,
         elapsed: float,
         left: float | None = None,
+        met: bool = True,
         chance: Callable[[], float] = random.random,
     ) -> float | None:
         """Seconds to wait after the failure number ``failures``, or None for no other try.
@@ -53,9 +57,10 @@ class Retry:
         Args:
             elapsed: seconds since the first try.
             left: seconds to the deadline, None where there is none.
+            met: whether the server has answered this client before.
             chance: draws from [0, 1).
         """
-        if failures > self.retries or not retryable(error):
+        if failures > self.retries or not retryable(error) or not (met or self.first_contact):
             return None
         pause = min(self.longest, self.first * 2.0 ** min(failures - 1, 64)) * (0.5 + 0.5 * chance())
         if isinstance(error, Overloaded):

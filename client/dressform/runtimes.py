@@ -9,7 +9,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from typing import Any, ParamSpec, Protocol, TypeVar
 
 P = ParamSpec("P")
@@ -60,7 +60,7 @@ def completed(work: Coroutine[Any, Any, T]) -> T:
     raise RuntimeError("a coroutine of the client waits for an event loop in a thread that has none")
 
 
-def iterated(stream: AsyncGenerator[T, None]) -> Iterator[T]:
+def iterated(stream: AsyncGenerator[T, None]) -> Generator[T, None, None]:
     """The values of an asynchronous generator that never suspends."""
     try:
         while True:

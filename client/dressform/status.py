@@ -9,11 +9,19 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Health:
-    """Whether a server can take requests: ``ready``, the ``tasks`` it serves, and if it is not ready the ``reason``."""
+    """Whether a server can take requests.
+
+    Attributes:
+        ready: whether it can.
+        tasks: what it serves.
+        reason: why it is not ready.
+        server: name and version of the program ("triton 2.51.0").
+    """
 
     ready: bool
     tasks: tuple[str, ...] = ()
     reason: str = ""
+    server: str = ""
 
     def __bool__(self) -> bool:
         return self.ready

@@ -165,6 +165,10 @@ class FakeTransport:
         """See `Transport`."""
         return model in self.tasks
 
+    def metadata(self, timeout: float) -> Mapping[str, Any]:  # noqa: ARG002
+        """See `Transport`."""
+        return {"name": "fake", "version": "1"}
+
     def models(self, timeout: float) -> Sequence[Mapping[str, Any]]:  # noqa: ARG002
         """See `Transport`."""
         return [{"name": task, "version": "1", "state": "READY"} for task in self.tasks]
@@ -290,6 +294,10 @@ class AsyncFakeTransport:
     async def model_ready(self, model: str, timeout: float) -> bool:
         """See `Transport`."""
         return self.fake.model_ready(model, timeout)
+
+    async def metadata(self, timeout: float) -> Mapping[str, Any]:
+        """See `Transport`."""
+        return self.fake.metadata(timeout)
 
     async def models(self, timeout: float) -> Sequence[Mapping[str, Any]]:
         """See `Transport`."""

@@ -44,6 +44,7 @@ def test_a_restart_loses_nothing(
             window = Window(first)
             wait_until(lambda: sum(job["step"] > 0 for job in window.jobs("list")) >= 8, 60)
             first.kill()
+            first.wait()  # its ports are free only then
             with Server(tiny_tryon_repository, log=tmp_path / "second.log", **{**options, **ports}) as second:
                 second.wait_ready(180)
                 made = [run.result() for run in runs]

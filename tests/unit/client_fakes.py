@@ -84,6 +84,9 @@ class FakeTransport:
     def watch(self, request_id: str, tell: Tell) -> None:
         tell(None)
 
+    def metadata(self, timeout: float) -> dict[str, Any]:
+        return {"name": "triton", "version": "2.51.0"}
+
     def models(self, timeout: float) -> list[dict[str, Any]]:
         return [{"name": model, "version": "1", "state": "READY"} for model in self.served]
 
@@ -148,6 +151,9 @@ class _Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):
     def ServerReady(self, _request, _context):
         return pb.ServerReadyResponse(ready=self.state.ready)
 
+    def ServerMetadata(self, _request, _context):
+        return pb.ServerMetadataResponse(name="triton", version="2.51.0")
+
     def ModelReady(self, request, _context):
         return pb.ModelReadyResponse(ready=request.name in ("inpaint", "tryon"))
 
@@ -201,6 +207,9 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
     def do_GET(self) -> None:
+        if self.path == "/v2":
+            self._send(200, b'{"name": "triton", "version": "2.51.0"}')
+            return
         known = self.path in ("/v2/models/inpaint/ready", "/v2/models/tryon/ready")
         self._send(200 if known or (self.path == "/v2/health/ready" and self.server.state.ready) else 400, b"")
 

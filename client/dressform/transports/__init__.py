@@ -54,6 +54,9 @@ class Transport(Protocol):
     def model_ready(self, model: str, timeout: float) -> bool:
         """Whether the server serves ``model``."""
 
+    def metadata(self, timeout: float) -> Mapping[str, Any]:
+        """KServe's server metadata: name, version, extensions."""
+
     def models(self, timeout: float) -> Sequence[Mapping[str, Any]]:
         """The entries of KServe's repository index."""
 
@@ -77,6 +80,9 @@ class AsyncTransport(Protocol):
         """See `Transport`."""
 
     async def model_ready(self, model: str, timeout: float) -> bool:
+        """See `Transport`."""
+
+    async def metadata(self, timeout: float) -> Mapping[str, Any]:
         """See `Transport`."""
 
     async def models(self, timeout: float) -> Sequence[Mapping[str, Any]]:
@@ -110,6 +116,10 @@ class Blocking:
     async def model_ready(self, model: str, timeout: float) -> bool:
         """See `Transport`."""
         return self._transport.model_ready(model, timeout)
+
+    async def metadata(self, timeout: float) -> Mapping[str, Any]:
+        """See `Transport`."""
+        return self._transport.metadata(timeout)
 
     async def models(self, timeout: float) -> Sequence[Mapping[str, Any]]:
         """See `Transport`."""

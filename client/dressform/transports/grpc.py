@@ -68,6 +68,10 @@ class GrpcTransport:
         """See `Transport`."""
         return bool(self._answer(self._stub.ModelReady, pb.ModelReadyRequest(name=model), timeout).ready)
 
+    def metadata(self, timeout: float) -> Mapping[str, Any]:
+        """See `Transport`."""
+        return messages.as_json(self._answer(self._stub.ServerMetadata, pb.ServerMetadataRequest(), timeout))
+
     def models(self, timeout: float) -> Sequence[Mapping[str, Any]]:
         """See `Transport`."""
         answer = self._answer(self._stub.RepositoryIndex, pb.RepositoryIndexRequest(), timeout)

@@ -59,6 +59,10 @@ class AsyncGrpcTransport:
         """See `Transport`."""
         return bool((await self._answer(self._stub.ModelReady, pb.ModelReadyRequest(name=model), timeout)).ready)
 
+    async def metadata(self, timeout: float) -> Mapping[str, Any]:
+        """See `Transport`."""
+        return messages.as_json(await self._answer(self._stub.ServerMetadata, pb.ServerMetadataRequest(), timeout))
+
     async def models(self, timeout: float) -> Sequence[Mapping[str, Any]]:
         """See `Transport`."""
         answer = await self._answer(self._stub.RepositoryIndex, pb.RepositoryIndexRequest(), timeout)

@@ -83,12 +83,17 @@ def outputs(answer: pb.ModelInferResponse) -> Outputs:
         raise ServerError(f"the answer is not KServe's: {error}", request_id=answer.id) from error
 
 
-def entries(message: Message, name: str) -> Sequence[Mapping[str, Any]]:
-    """The repeated field ``name`` of a message, as JSON."""
+def as_json(message: Message) -> dict[str, Any]:
+    """A message as JSON."""
     from google.protobuf.json_format import MessageToDict
 
     whole: dict[str, Any] = MessageToDict(message, preserving_proto_field_name=True)
-    return list(whole.get(name, []))
+    return whole
+
+
+def entries(message: Message, name: str) -> Sequence[Mapping[str, Any]]:
+    """The repeated field ``name`` of a message, as JSON."""
+    return list(as_json(message).get(name, []))
 
 
 @contextmanager

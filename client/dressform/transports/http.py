@@ -43,13 +43,17 @@ class HttpTransport:
         """See `Transport`."""
         return self._send("GET", f"/v2/models/{quote(model, safe='')}/ready", timeout).is_success
 
+    def metadata(self, timeout: float) -> Mapping[str, Any]:
+        """See `Transport`."""
+        return messages.read(self._send("GET", "/v2", timeout), self._address, dict)
+
     def models(self, timeout: float) -> Sequence[Mapping[str, Any]]:
         """See `Transport`."""
-        return messages.entries(self._send("POST", "/v2/repository/index", timeout), None, self._address)
+        return messages.read(self._send("POST", "/v2/repository/index", timeout), self._address, list)
 
     def statistics(self, timeout: float) -> Sequence[Mapping[str, Any]]:
         """See `Transport`."""
-        return messages.entries(self._send("GET", "/v2/models/stats", timeout), "model_stats", self._address)
+        return messages.read(self._send("GET", "/v2/models/stats", timeout), self._address, messages.statistics)
 
     def close(self) -> None:
         """See `Transport`."""

@@ -46,13 +46,17 @@ class AsyncHttpTransport:
         """See `Transport`."""
         return (await self._send("GET", f"/v2/models/{quote(model, safe='')}/ready", timeout)).is_success
 
+    async def metadata(self, timeout: float) -> Mapping[str, Any]:
+        """See `Transport`."""
+        return messages.read(await self._send("GET", "/v2", timeout), self._address, dict)
+
     async def models(self, timeout: float) -> Sequence[Mapping[str, Any]]:
         """See `Transport`."""
-        return messages.entries(await self._send("POST", "/v2/repository/index", timeout), None, self._address)
+        return messages.read(await self._send("POST", "/v2/repository/index", timeout), self._address, list)
 
     async def statistics(self, timeout: float) -> Sequence[Mapping[str, Any]]:
         """See `Transport`."""
-        return messages.entries(await self._send("GET", "/v2/models/stats", timeout), "model_stats", self._address)
+        return messages.read(await self._send("GET", "/v2/models/stats", timeout), self._address, messages.statistics)
 
     async def close(self) -> None:
         """See `Transport`."""

@@ -6,11 +6,11 @@ import gzip
 import json
 import socket
 import ssl
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import httpx
@@ -21,6 +21,8 @@ from dressform.requests import Request
 from dressform.results import Outputs
 from dressform.transports import CONNECT_SECONDS, MARGIN_SECONDS, TLS, Address, Settings, too_late
 from dressform.transports.tensors import packed, unpacked
+
+T = TypeVar("T")
 
 _HEADER_LENGTH = "Inference-Header-Content-Length"
 
@@ -111,20 +113,24 @@ def outputs(response: httpx.Response, request: Request, address: Address) -> Out
         raise ServerError(f"the answer of {address} is not KServe's: {error!r}", request_id=request.id) from error
 
 
-def entries(response: httpx.Response, name: str | None, address: Address) -> Sequence[Mapping[str, Any]]:
-    """The list of objects in a JSON answer, under ``name`` if it has one.
+def read(response: httpx.Response, address: Address, kind: Callable[[Any], T]) -> T:
+    """What a JSON answer says, as ``kind`` takes it.
 
     Raises:
-        ServerError: if there is none.
+        ServerError: if it is not of that kind.
         DressformError: if the answer is a refusal.
     """
     if response.status_code != HTTPStatus.OK:
         raise refusal(response)
     try:
-        whole = response.json()
-        return list(whole if name is None else whole[name])
+        return kind(response.json())
     except (ValueError, KeyError, TypeError) as error:
         raise ServerError(f"the answer of {address} is not KServe's: {error!r}") from error
+
+
+def statistics(answer: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """The entries in an answer of ``/v2/models/stats``."""
+    return list(answer["model_stats"])
 
 
 def event(line: str) -> Event | None:
