@@ -1,1 +1,12 @@
-"""Dressform's benchmarks. ``locustfile.py`` puts load on a running server."""
+"""Dressform's benchmarks; ``dressform bench`` lists and runs them."""
+
+from pathlib import Path
+
+BENCHMARKS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "load": ("a closed loop of users (Locust)", ("-m", "locust", "-f", str(Path(__file__).with_name("locustfile.py")))),
+    "arrivals": ("step-level against request-level batching, Poisson arrivals", ("-m", "dressform_bench.arrivals")),
+    "arrivals-chart": ("the chart of an arrivals report", ("-m", "dressform_bench.arrivals_chart")),
+    "step-overhead": ("what lies between two UNet calls", ("-m", "dressform_bench.step_overhead")),
+    "trace": ("a picture of the steps of jobs over time", ("-m", "dressform_bench.trace")),
+}
+"""Each benchmark: what it shows, and the arguments of Python that run it."""

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import importlib.machinery
+import io
+import json
 import os
+import shlex
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +17,26 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dressform import Client, InvalidRequest, Overloaded, ServerUnavailable, generate_tryon, load_models
+import dressform_bench
+from dressform import (
+    Cancelled,
+    Client,
+    DeadlineExceeded,
+    DressformError,
+    InvalidRequest,
+    NotFound,
+    Overloaded,
+    PersonNotFound,
+    ServerError,
+    ServerUnavailable,
+    errors,
+    generate_tryon,
+    load_models,
+    testing,
+)
 from dressform.__main__ import main
+from dressform.commands import COMMANDS, app, exits, flags, parser_of
+from dressform_bench import BENCHMARKS
 from dressform_contract import PARAMETERS
 from unit.client_fakes import FakeTransport, answer, npy, png
 
@@ -99,17 +122,27 @@ def test_mask_writes_the_mask_and_prints_path_and_category(run, fake, tmp_path, 
 
 def test_health(run, fake, capsys):
     assert run("health") == 0
-    assert capsys.readouterr().out == "grpc://fake:1 is ready: inpaint, tryon\n"
+    assert capsys.readouterr().out == "grpc://fake:1 is ready: inpaint, tryon  (triton 2.51.0)\n"
     fake.served = ("inpaint", "tryon", "mask")
     assert run("health") == 0
-    assert capsys.readouterr().out == "grpc://fake:1 is ready: inpaint, tryon, mask\n"
+    assert capsys.readouterr().out == "grpc://fake:1 is ready: inpaint, tryon, mask  (triton 2.51.0)\n"
     fake.ready = False
-    assert run("health") == 1
+    assert run("health", "--wait", "0.6") == 6
     assert "not ready" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("error", "code"), [(InvalidRequest("strength is wrong"), 2), (Overloaded("full"), 1), (ServerUnavailable("no"), 1)]
+    ("error", "code"),
+    [
+        (InvalidRequest("strength is wrong"), 2),
+        (PersonNotFound("nobody is seen"), 2),
+        (NotFound("no such model"), 2),
+        (Overloaded("full", code="OVERLOADED", fields={"retry_after_ms": "1200"}), 3),
+        (DeadlineExceeded("too late"), 4),
+        (Cancelled("by somebody"), 5),
+        (ServerUnavailable("no"), 6),
+        (ServerError("a graph failed", code="ENGINE"), 7),
+    ],
 )
 def test_failures_are_one_sentence_and_an_exit_code(run, fake, capsys, error, code):
     fake.error = error
@@ -117,6 +150,18 @@ def test_failures_are_one_sentence_and_an_exit_code(run, fake, capsys, error, co
     output = capsys.readouterr()
     assert output.out == ""
     assert output.err == f"dressform: {error}\n"
+    assert run("inpaint", "photo.png", "mask.png", "a hat", "--json") == code
+    output = capsys.readouterr()
+    told = json.loads(output.out)["error"]
+    assert (told["type"], told["message"], told["code"]) == (type(error).__name__, str(error), error.code)
+    assert (told["exit_code"], told.get("retry_after")) == (code, 1.2 if code == 3 else None)
+    assert output.err == f"dressform: {error}\n"
+
+
+def test_every_exit_code_of_an_error_is_in_the_table():
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, DressformError)]
+    assert {exits.code_of(kind("x")) for kind in kinds} == {2, 3, 4, 5, 6, 7}
+    assert {exits.code_of(kind("x")) for kind in kinds} < set(exits.EXIT_CODES)
 
 
 def test_a_missing_picture_is_bad_input(run, fake, capsys):
@@ -143,6 +188,11 @@ def test_a_bad_address_is_bad_input(capsys):
         ["inpaint", "photo.png", "mask.png", "a hat", "-o", "nowhere/out.png"],
         ["mask", "photo.png", "--seed", "1"],
         ["mask", "photo.png", "--negative-prompt", "a hat"],
+        ["mask", "photo.png", "--retries", "-1"],
+        ["mask", "photo.png", "--timeout", "0"],
+        ["mask", "photo.png", "--header", "no colon"],
+        ["batch", "pairs.csv"],
+        ["completion", "tcsh"],
     ],
 )
 def test_a_wrong_command_line_exits_with_2(run, fake, capsys, words):
@@ -160,12 +210,168 @@ def test_serve_without_its_packages_says_what_to_install(monkeypatch, capsys):
     assert "pip install 'dressform[serve]'" in capsys.readouterr().err
 
 
+def test_a_command_that_is_nearly_right_is_guessed(run, capsys):
+    with pytest.raises(SystemExit) as caught:
+        run("tryno", "person.jpg")
+    assert caught.value.code == 2
+    assert "there is no command 'tryno': did you mean tryon?" in capsys.readouterr().err
+
+
+def test_help_has_every_command_and_exit_code(capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["--help"])
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    assert all(f"\n    {name}" in text for name in COMMANDS)
+    assert exits.table() in text
+
+
+@pytest.mark.parametrize("name", [name for name, command in COMMANDS.items() if not command.passes_on])
+def test_examples_of_help_are_right(name):
+    lines = [line.strip() for line in COMMANDS[name].load().EXAMPLES.splitlines() if line.startswith("  dressform ")]
+    assert len(lines) >= 1
+    for line in lines:
+        words = shlex.split(line, comments=True, posix=True)
+        ends = [i for i, word in enumerate(words) if word in ("|", "&&", ">", "<")]
+        assert words[:2] == ["dressform", name]
+        parser_of(name).parse_args(words[2 : ends[0] if ends else None])
+    assert "\n".join(lines[:1]) in parser_of(name).format_help()
+
+
+def test_results_as_json(run, fake, capsys):
+    fake.reply = lambda request: answer([png((4, 5))], [7], {"steps": 4, "warnings": ["the prompt was cut off"]})
+    assert run("tryon", "photo.png", "shirt.png", "--json", "--request-id", "a" * 22, "-o", "x.png") == 0
+    output = capsys.readouterr()
+    document = json.loads(output.out)
+    assert document.pop("seconds") >= 0
+    assert document == {
+        "outputs": ["x.png"],
+        "seeds": [7],
+        "request_id": "a" * 22,
+        "warnings": ["the prompt was cut off"],
+        "info": {"steps": 4, "warnings": ["the prompt was cut off"]},
+    }
+
+
+def test_pipes(run, fake, monkeypatch, capfdbinary):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(png((9, 9)))))
+    assert run("inpaint", "-", "mask.png", "a hat", "-o", "-") == 0
+    assert capfdbinary.readouterr().out == png((1, 5))
+    assert fake.requests[0].inputs["image"] == png((9, 9))
+
+
+@pytest.mark.parametrize("words", [["--json"], ["--num-images", "2"]])
+def test_stdout_takes_one_picture_only(run, fake, capsys, words):
+    assert run("inpaint", "photo.png", "mask.png", "a hat", "-o", "-", *words) == 2
+    assert "leave --json and --num-images out" in capsys.readouterr().err
+    assert fake.requests == []
+
+
+def test_models_and_statistics(run, fake, capsys):
+    assert run("models") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split() for line in lines[:2]] == [
+        ["model", "version", "state", "reason"],
+        ["inpaint", "1", "ready"],
+    ]
+    assert run("models", "--json") == 0
+    models = json.loads(capsys.readouterr().out)
+    assert models[1] == {"name": "tryon", "version": "1", "ready": True, "reason": ""}
+    counted = {
+        "name": "unet",
+        "execution_count": "3",
+        "inference_stats": {"success": {"count": "5", "ns": "2000000000"}},
+    }
+    fake.statistics = lambda timeout: [counted]
+    assert run("stats") == 0
+    assert capsys.readouterr().out.splitlines()[1].split() == ["unet", "5", "0", "3", "0.400", "0.000", "0.000"]
+    assert run("stats", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["unet"]["succeeded"] == 5
+
+
+@pytest.mark.parametrize("scheme", ["grpc", "http"])
+def test_a_wrong_address_is_told_at_once(tmp_path, monkeypatch, capsys, scheme):
+    pauses = []
+    monkeypatch.setattr("dressform.core.Core._pause", lambda self, call, seconds: pauses.append(seconds))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photo.png").write_bytes(png())
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))  # nobody listens there
+        url = f"{scheme}://127.0.0.1:{unused.getsockname()[1]}"
+        assert main(["mask", "photo.png", "--server", url]) == 6
+    assert pauses == []
+    assert "Is it running" in (said := capsys.readouterr().err) or "dressform serve" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "failure", "sent", "code"),
+    [
+        ([], "UNAVAILABLE", 1, 6),
+        (["--retries", "1"], "UNAVAILABLE", 2, 0),
+        ([], "OVERLOADED", 2, 0),
+        (["--retries", "0"], "OVERLOADED", 1, 3),
+    ],
+)
+def test_retries_are_made_after_the_first_answer_or_where_asked_for(tmp_path, monkeypatch, words, failure, sent, code):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photo.png").write_bytes(png())
+    fake = testing.FakeTransport()
+    fake.fail(failure, retry_after_ms=1)
+    monkeypatch.setattr(flags, "Client", lambda *a, **k: Client(*a, **k, transport=fake))
+    assert main(["inpaint", "photo.png", "photo.png", "a hat", *words]) == code
+    assert len(fake.requests) == sent
+
+
 def test_serve_hands_its_arguments_to_the_server(monkeypatch):
     launcher = pytest.importorskip("dressform_server.launcher")
     seen = []
     monkeypatch.setattr(launcher, "run", lambda arguments: seen.append(arguments) or 3)
     assert main(["serve", "some/repository", "--http-port", "0"]) == 3
     assert (seen[0].repository, seen[0].http_port) == (Path("some/repository"), 0)
+
+
+def test_export_passes_on_to_its_own_command(tmp_path, capsys):
+    assert main(["export", "random", "tiny", str(tmp_path / "source")]) == 0
+    assert (tmp_path / "source" / "model_index.json").is_file()
+    assert main(["export", str(tmp_path / "nothing"), str(tmp_path / "out")]) == 2
+    assert "nothing" in capsys.readouterr().err
+
+
+def test_export_without_its_packages_says_what_to_install(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "dressform_export.exporter", None)
+    assert main(["export", "source", "out"]) == 1
+    assert "pip install 'dressform[export]'" in capsys.readouterr().err
+
+
+def test_bench_lists_every_benchmark_and_runs_it(capfd):
+    assert main(["bench"]) == 0
+    listed = capfd.readouterr().out
+    programs = {
+        path.stem for path in Path(dressform_bench.__file__).parent.glob("*.py") if "__main__" in path.read_text()
+    }
+    assert {words[-1].rpartition(".")[2] for _, words in BENCHMARKS.values() if words[0] == "-m"} >= programs
+    assert all(f"  {name} " in listed and what in listed for name, (what, _) in BENCHMARKS.items())
+    assert main(["bench", "trace", "--help"]) == 0
+    assert "usage: python -m dressform_bench.trace" in capfd.readouterr().out
+    assert main(["bench", "magic"]) == 2
+
+
+def test_app_starts_streamlit_on_loopback_with_the_address(monkeypatch, tmp_path):
+    seen = []
+    monkeypatch.setattr(app.subprocess, "call", lambda words, env: seen.append((words, env["DRESSFORM_SERVER"])) or 0)
+    found = importlib.machinery.ModuleSpec("x", None, origin=str(tmp_path / "__init__.py"))
+    monkeypatch.setattr(app.importlib.util, "find_spec", lambda name: found)
+    assert main(["app", "--port", "8600", "--server", "http://there:8000"]) == 0
+    ((words, server),) = seen
+    assert words[1:5] == ["-m", "streamlit", "run", str(tmp_path / "page.py")]
+    assert words[5:9] == ["--server.address", "127.0.0.1", "--server.port", "8600"]
+    assert server == "http://there:8000"
+
+
+def test_app_without_its_packages_says_what_to_install(monkeypatch, capsys):
+    monkeypatch.setattr(app.importlib.util, "find_spec", lambda name: None)
+    assert main(["app"]) == 1
+    assert "pip install 'dressform[app]'" in capsys.readouterr().err
 
 
 # --- load_models and generate_tryon ------------------------------------------------------------------------------
