@@ -13,9 +13,6 @@ from dressform.retries import Retry
 from dressform.transports import TLS
 from dressform_contract import PARAMETERS, TASK_INPUTS, TASK_PARAMETERS, Parameter, Task, Value
 
-FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp", ".npy": "npy"}
-"""``output_format`` by a file's ending."""
-
 
 def add_server(parser: argparse.ArgumentParser, needed: bool = True) -> None:
     """``--json``, and which server (by default none, where it is not ``needed``) and how to reach it."""
@@ -71,13 +68,9 @@ def add_options(parser: argparse.ArgumentParser, task: Task, leave_out: Collecti
 
 
 def keywords(options: argparse.Namespace) -> dict[str, Any]:
-    """Those options of a request that were given; the ending of ``--output`` says the format if nothing else does."""
+    """Those options of a request that were given."""
     names = ("negative_prompt", "request_id", *PARAMETERS)
-    given = {name: value for name in names if (value := getattr(options, name, None)) is not None}
-    output = getattr(options, "output", None)
-    if isinstance(output, Path):
-        given.setdefault("output_format", FORMATS[output.suffix.lower()])
-    return given
+    return {name: value for name in names if (value := getattr(options, name, None)) is not None}
 
 
 def _add_option(group: argparse._ArgumentGroup, parameter: Parameter, task: Task) -> None:

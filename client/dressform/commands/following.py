@@ -12,8 +12,7 @@ from dressform.client import Client
 from dressform.commands import Connect
 from dressform.commands.console import Console
 from dressform.commands.exits import DONE
-from dressform.commands.flags import keywords
-from dressform.commands.results import Output, report
+from dressform.commands.results import Output, keywords, report
 from dressform.errors import DressformError
 from dressform.handles import Handle
 from dressform.progress import Progress

@@ -8,7 +8,7 @@ import time
 from dressform.commands import Connect, results
 from dressform.commands.console import Console
 from dressform.commands.exits import DONE
-from dressform.commands.flags import add_options, add_server, keywords
+from dressform.commands.flags import add_options, add_server
 
 EXAMPLES = """
   dressform mask person.jpg
@@ -31,7 +31,7 @@ def run(options: argparse.Namespace, console: Console, connect: Connect) -> int:
     output = results.Output.of(options, options.person, "mask")
     began = time.monotonic()
     with connect(options) as client:
-        result = client.mask(results.picture(options.person), **keywords(options))
+        result = client.mask(results.picture(options.person), **results.keywords(options))
     seconds = time.monotonic() - began
     if options.preview:
         console.show([result.mask_used])

@@ -6,15 +6,18 @@ import argparse
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
+from dressform.commands import flags
 from dressform.commands.console import Console
-from dressform.commands.flags import FORMATS
 from dressform.errors import InvalidRequest
 from dressform.results import Result
 from dressform_contract import Task
 
 STDIN = STDOUT = "-"
+FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp", ".npy": "npy"}
+"""``output_format`` by a file's ending."""
+
 ENDINGS = {"png": ".png", "jpeg": ".jpg", "webp": ".webp", "npy": ".npy", "data_url": ".txt"}
 """A file's ending by ``output_format``."""
 
@@ -35,6 +38,12 @@ def add_output(parser: argparse.ArgumentParser, task: Task) -> None:
 def picture(given: str) -> str | BinaryIO:
     """A picture named on the command line: a path, or ``-`` for stdin (which gives one picture only)."""
     return sys.stdin.buffer if given == STDIN else given
+
+
+def keywords(options: argparse.Namespace) -> dict[str, Any]:
+    """The options of a request; the ending of ``--output`` says the format if nothing else does."""
+    ending = {"output_format": FORMATS[options.output.suffix.lower()]} if isinstance(options.output, Path) else {}
+    return ending | flags.keywords(options)
 
 
 @dataclass(frozen=True)
