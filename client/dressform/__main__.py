@@ -16,8 +16,9 @@ from dressform.errors import DressformError
 
 def main(arguments: Sequence[str] | None = None, client: Client | None = None) -> int:
     """Runs the command and returns its exit code. ``client`` is used instead of one for ``--server``."""
-    if arguments is None:  # SIGTERM ends the program as Ctrl-C does: what it asked for is cancelled
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if arguments is None:  # SIGTERM, or a terminal that is closed, ends the program as Ctrl-C does: jobs are cancelled
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.default_int_handler)
     words = list(sys.argv[1:] if arguments is None else arguments)
     command = COMMANDS.get(words[0]) if words else None
     if command is None:

@@ -56,11 +56,16 @@ class _Job:
     total: int
     step: int = 0
     state: str = "running"
+    preview_every: int = 0
     cancelled: threading.Event = field(default_factory=threading.Event)
     watchers: list[Tell] = field(default_factory=list)
 
     def event(self) -> Event:
-        return {"state": self.state, "step": self.step, "total": self.total, "position": 0, "eta_ms": -1}
+        event = {"state": self.state, "step": self.step, "total": self.total, "position": 0, "eta_ms": -1}
+        if self.preview_every and self.step and self.step % self.preview_every == 0 and self.state == "running":
+            preview = _encoded(Image.new("RGB", (16, 16), (0, 255 * self.step // self.total, 0)), "data_url", 0)
+            event["preview"] = preview.decode()
+        return event
 
 
 class FakeTransport:
@@ -131,6 +136,7 @@ class FakeTransport:
         options = self._admitted(request)
         steps = int(options.get("num_inference_steps") or self.default_steps)
         job = self._claimed(request, steps)
+        job.preview_every = int(options.get("preview_every") or 0)
         state = "failed"
         try:
             if request.model != "mask":

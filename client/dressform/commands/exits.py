@@ -23,7 +23,7 @@ EXIT_CODES: dict[int, str] = {
     CANCELLED: "cancelled by somebody else",
     UNAVAILABLE: "no server answers, or it is not ready",
     SERVER: "a fault of the server's own",
-    INTERRUPTED: "interrupted (Ctrl-C, SIGTERM); the server was told to stop",
+    INTERRUPTED: "interrupted (Ctrl-C, SIGTERM, SIGHUP); the server was told to stop",
 }
 """What each exit code means. ``serve``, ``export``, ``bench`` and ``app`` end with the code of what they start."""
 

@@ -77,10 +77,9 @@ def _shown(handle: Handle[Result], console: Console, pictures: bool) -> Result:
     drawn: RenderableType | None = None
     shown = 0.0
     # Pictures are large: they are drawn when there is news, not ten times a second.
-    with Live(console=styled, auto_refresh=canvas is None, transient=canvas is None) as live:
-        with suppress(
-            DressformError
-        ):  # a request that cannot be watched (its id is too short) is waited for all the same
+    with Live(console=styled, auto_refresh=canvas is None, transient=True) as live:
+        # A request that cannot be watched, as its id is too short, is waited for all the same.
+        with suppress(DressformError):
             for news in handle.progress():
                 steps.tell(news)
                 if canvas is not None and news.preview is not None:
@@ -93,6 +92,7 @@ def _shown(handle: Handle[Result], console: Console, pictures: bool) -> Result:
                     shown = now
         result = handle.result()
         if canvas is not None:
+            live.transient = False
             live.update(canvas.picture(result.images), refresh=True)
     return result
 

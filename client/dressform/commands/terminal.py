@@ -7,10 +7,14 @@ answers the last one, so its answer ends the wait.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import select
+import struct
+import termios
 import time
+import tty
 from dataclasses import dataclass
 from typing import Literal
 
@@ -29,9 +33,9 @@ class Terminal:
     cell: tuple[int, int] = (8, 16)
 
     @classmethod
-    def of(cls, answers: str) -> Terminal:
-        """The terminal that gives these answers."""
-        attributes, size = _ATTRIBUTES.search(answers), re.search(r"\x1b\[6;(\d+);(\d+)t", answers)
+    def of(cls, answers: str, cell: tuple[int, int] = (8, 16)) -> Terminal:
+        """The terminal that gives these answers; ``cell`` if it does not say."""
+        attributes, size = _ATTRIBUTES.search(answers), re.search(r"\x1b\[6;([1-9]\d*);([1-9]\d*)t", answers)
         protocol: Protocol = "blocks"
         if "\x1bP>|iTerm2" in answers:
             protocol = "iterm2"
@@ -39,9 +43,7 @@ class Terminal:
             protocol = "kitty"
         elif attributes is not None and "4" in attributes[1].split(";"):
             protocol = "sixel"
-        if size is None or "0" in size.groups():
-            return cls(protocol)
-        return cls(protocol, (int(size[2]), int(size[1])))
+        return cls(protocol, cell if size is None else (int(size[2]), int(size[1])))
 
     @classmethod
     def asked(cls) -> Terminal:
@@ -55,15 +57,21 @@ class Terminal:
             return cls()
         try:
             # In the background, a process that touches the terminal is stopped.
-            return cls.of(_answers(terminal)) if os.tcgetpgrp(terminal) == os.getpgrp() else cls()
+            if os.tcgetpgrp(terminal) != os.getpgrp():
+                return cls()
+            return cls.of(_answers(terminal), _cell(terminal) or cls.cell)
         finally:
             os.close(terminal)
 
 
-def _answers(terminal: int) -> str:
-    import termios
-    import tty
+def _cell(terminal: int) -> tuple[int, int] | None:
+    """The cell by the window's size, where the kernel knows it in pixels."""
+    size = fcntl.ioctl(terminal, termios.TIOCGWINSZ, bytes(8))
+    rows, columns, width, height = struct.unpack("HHHH", size)
+    return (width // columns, height // rows) if rows and columns and width and height else None
 
+
+def _answers(terminal: int) -> str:
     before = termios.tcgetattr(terminal)
     answers, end = "", time.monotonic() + _PATIENCE_SECONDS
     try:

@@ -26,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("garment", nargs="+", help="photo of a garment; several are put on one after the other")
     parser.add_argument(
         "--mask",
+        metavar="FILE",
         action="append",
         help="what to repaint (white): once for all, or once for each garment; default what the garment may cover",
     )

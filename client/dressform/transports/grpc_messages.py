@@ -16,7 +16,7 @@ from tritonclient.grpc import service_pb2 as pb
 from dressform.errors import DressformError, ServerError, ServerUnavailable, from_answer
 from dressform.requests import Request
 from dressform.results import Outputs
-from dressform.transports import TLS, Address, Settings, Tell
+from dressform.transports import CONNECT_SECONDS, TLS, Address, Settings, Tell
 from dressform.transports.tensors import packed, unpacked
 from dressform_contract import Value
 
@@ -34,8 +34,9 @@ CHANNEL = [
     ("grpc.http2.max_pings_without_data", 0),
     # gRPC's own back-off grows to two minutes: a restarted server should be found in seconds.
     ("grpc.initial_reconnect_backoff_ms", 200),
-    ("grpc.min_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 2_000),
+    # In spite of its name: how long a connection may take to be made.
+    ("grpc.min_reconnect_backoff_ms", int(CONNECT_SECONDS * 1000)),
 ]
 
 _KINDS = {bool: "bool_param", int: "int64_param", float: "double_param", str: "string_param"}

@@ -70,7 +70,9 @@ class Pair:
     @cached_property
     def key(self) -> str:
         """A digest of what it is made of, the pictures' bytes included, wherever they lie."""
-        pictures = {name: [_digest(path, path.stat().st_mtime_ns) for path in paths] for name, paths in self.pictures.items()}
+        pictures = {
+            name: [_digest(path, path.stat().st_mtime_ns) for path in paths] for name, paths in self.pictures.items()
+        }
         whole = [self.task, self.name, pictures, self.texts, self.options]
         return hashlib.blake2b(json.dumps(whole, sort_keys=True, default=dict).encode(), digest_size=16).hexdigest()
 

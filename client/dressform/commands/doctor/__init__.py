@@ -52,7 +52,7 @@ def _findings(options: argparse.Namespace, connect: Connect) -> Iterator[Finding
     ports = {"http": options.http_port, "grpc": options.grpc_port, "metrics": options.metrics_port}
     yield machine.python()
     yield machine.memory()
-    yield machine.disk(options.folder)
+    yield machine.disk(options.folder.resolve())
     yield machine.shared_memory()
     yield from machine.free_ports(options.host, ports)
     gpu = machine.gpu()
