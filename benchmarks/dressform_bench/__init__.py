@@ -7,6 +7,7 @@ BENCHMARKS: dict[str, tuple[str, tuple[str, ...]]] = {
     "arrivals": ("step-level against request-level batching, Poisson arrivals", ("-m", "dressform_bench.arrivals")),
     "arrivals-chart": ("the chart of an arrivals report", ("-m", "dressform_bench.arrivals_chart")),
     "step-overhead": ("what lies between two UNet calls", ("-m", "dressform_bench.step_overhead")),
+    "import-time": ("what importing the client costs", ("-m", "dressform_bench.import_time")),
     "trace": ("a picture of the steps of jobs over time", ("-m", "dressform_bench.trace")),
 }
 """Each benchmark: what it shows, and the arguments of Python that run it."""

@@ -60,7 +60,7 @@ class Retry:
             met: whether the server has answered this client before.
             chance: draws from [0, 1).
         """
-        if failures > self.retries or not retryable(error) or not (met or self.first_contact):
+        if failures > self.retries or not self.retryable(error) or not (met or self.first_contact):
             return None
         pause = min(self.longest, self.first * 2.0 ** min(failures - 1, 64)) * (0.5 + 0.5 * chance())
         if isinstance(error, Overloaded):
@@ -68,9 +68,9 @@ class Retry:
         late = elapsed + pause > self.seconds or (left is not None and pause >= left)
         return None if late else pause
 
-
-def retryable(error: DressformError) -> bool:
-    """Whether the same request may succeed later."""
-    if error.code is not None:
-        return ERRORS[error.code].retryable
-    return isinstance(error, (ServerUnavailable, Overloaded))
+    @staticmethod
+    def retryable(error: DressformError) -> bool:
+        """Whether the same request may succeed later."""
+        if error.code is not None:
+            return ERRORS[error.code].retryable
+        return isinstance(error, (ServerUnavailable, Overloaded))

@@ -83,13 +83,29 @@ def test_the_stand_in_for_diffusers(server: Server, folder: Path) -> None:
 
 
 def test_the_commands(server: Server, folder: Path) -> None:
-    lines = block("sh", "dressform tryon").splitlines()
+    lines = block("sh", "dressform inpaint").splitlines()
     commands = [line for line in lines if line.startswith(("dressform inpaint", "dressform tryon"))]
     assert len(commands) == 2
     script = "\n".join(f"DRESSFORM_URL={server.grpc_url} {command}" for command in commands)
     printed = run(["bash", "-ec", script], folder)
     assert "coat.png" in printed
     assert (folder / "coat.png").is_file()
+
+
+def test_the_command_line(server: Server, folder: Path) -> None:
+    (folder / "pairs.csv").write_text("person,garment,mask,seed\nperson.jpg,shirt.jpg,mask.png,7\n")
+    lines = [line.partition("  #")[0].strip() for line in block("sh", "dressform doctor").splitlines()]
+    assert [line.removeprefix('eval "$(').split()[1] for line in lines] == [
+        *("doctor", "health", "tryon", "batch"),
+        "completion",
+    ]
+    lines[0] += " --http-port 0 --grpc-port 0 --metrics-port 0"  # another server may have those
+    lines[2] += " --mask mask.png"  # this server has no parser
+    script = "\n".join(["export DRESSFORM_URL=" + server.grpc_url, *lines])
+    printed = run(["bash", "-ec", script], folder)
+    assert "no faults" in printed
+    assert "person-tryon.png  seed " in printed
+    assert (folder / "results/person-shirt.png").is_file()
 
 
 def test_watching_and_cancelling_by_curl(server: Server, folder: Path, photo: Image.Image, mask: Image.Image) -> None:

@@ -49,6 +49,7 @@ def test_the_wheel_carries_what_it_needs_and_no_more(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     for needed in (
         "dressform/py.typed",
+        "dressform/requirements.lock",
         "dressform_contract.py",
         "dressform_export/model_repository/denoise/1/model.py",
         "dressform_export/model_repository/wire.py",

@@ -436,14 +436,12 @@ def test_load_models_checks_the_server(fake, text):
 # --- import ------------------------------------------------------------------------------------------------------
 
 _IMPORT = """
-import sys, time
+import sys
 before = set(sys.modules)
-began = time.process_time()
-import dressform
-seconds = time.process_time() - began
+import dressform, dressform.__main__
 packages = {name.partition(".")[0] for name in set(sys.modules) - before}
 foreign = packages - set(sys.stdlib_module_names) - {"dressform", "dressform_contract"}
-print(seconds, *sorted(foreign))
+print(*sorted(foreign))
 """
 
 _CLIENTS = """
@@ -468,10 +466,9 @@ def _python(script: str) -> str:
     return done.stdout
 
 
-def test_importing_is_quick_and_light():
-    runs = [_python(_IMPORT).split() for _ in range(3)]
-    assert set(runs[0][1:]) <= {"PIL", "defusedxml"}
-    assert min(float(run[0]) for run in runs) < 0.5
+def test_importing_is_light():
+    """No torch, numpy, httpx, grpc or rich: `dressform bench import-time` says what it costs."""
+    assert set(_python(_IMPORT).split()) <= {"PIL", "defusedxml"}
 
 
 def test_clients_need_tritonclient_numpy_and_pillow_alone():

@@ -27,7 +27,6 @@ from dressform import (
     ServerError,
     ServerUnavailable,
 )
-from dressform.retries import retryable
 from dressform.runtimes import completed
 from dressform.testing import AsyncFakeTransport, FakeTransport
 from dressform_contract import ERRORS, OUTPUT_FORMATS, PARAMETERS
@@ -179,10 +178,22 @@ def test_pauses_double_and_keep_to_the_budget():
     assert retry.pause(gone, 1, 59.5, chance=lambda: 0.0) == 0.5
     assert retry.pause(gone, 1, 59.6, chance=lambda: 0.0) is None
     assert retry.pause(gone, 1, 0, left=0.5, chance=lambda: 0.0) is None
-    assert retryable(Overloaded("429"))
-    assert not retryable(ServerError("500"))
+    assert Retry.retryable(Overloaded("429"))
+    assert not Retry.retryable(ServerError("500"))
     with pytest.raises(InvalidRequest, match="first of a Retry must be a number from 0 on, not -1"):
         Retry(first=-1)
+
+
+def test_a_server_that_never_answered_can_be_told_of_at_once(fake):
+    with Client(transport=fake, retries=Retry(3, first=0.01, first_contact=False)) as client:
+        fake.fail("UNAVAILABLE")
+        with pytest.raises(ServerUnavailable):
+            client.mask(png())
+        assert len(fake.requests) == 1
+        fake.fail("OVERLOADED", retry_after_ms=0)  # it is there
+        fake.fail("UNAVAILABLE", 2)
+        client.mask(png())
+    assert len(fake.requests) == 1 + 4
 
 
 def test_no_try_begins_after_the_deadline(fake, client):

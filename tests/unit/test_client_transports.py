@@ -161,7 +161,7 @@ def test_a_server_that_comes_back_is_found(protocol):
 
 def test_health(server, client):
     health = client.health()
-    assert (health.ready, health.tasks) == (True, ("inpaint", "tryon"))
+    assert (health.ready, health.tasks, health.server) == (True, ("inpaint", "tryon"), "triton 2.51.0")
     server.ready = False
     health = client.health()
     assert not health

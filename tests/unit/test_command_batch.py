@@ -386,8 +386,11 @@ def test_patience_counts_from_when_the_server_went():
     assert outage.seconds == 0
     assert patience.pause(full, 60, 50.0) is not None
     assert patience.pause(full, 60, 101.0) is None
-    assert patience.pause(broken, 3, 50.0) is not None
-    assert patience.pause(broken, 4, 50.0) is None
+    died = ServerError("in ensemble 'tryon', Stub process 'unet_0_0' is not healthy")
+    for error in (broken, died):
+        assert patience.pause(error, 6, 50.0) is not None
+        assert patience.pause(error, 7, 50.0) is None
+    assert patience.pause(ServerError("please report it", code="INTERNAL"), 1, 0) is None
     assert patience.pause(InvalidRequest("no"), 1, 0) is None
 
 

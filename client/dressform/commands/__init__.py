@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -86,8 +87,10 @@ def refuse(words: Sequence[str]) -> NoReturn:
         near = difflib.get_close_matches(words[0], COMMANDS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(COMMANDS)}"
         parser.error(f"there is no command {words[0]!r}: {hint}")
-    parser.parse_args(words)
-    parser.error("a command is needed")
+    if words:
+        parser.parse_args(words)
+    parser.print_help(sys.stderr)
+    sys.exit(exits.WRONG)
 
 
 def _root() -> tuple[argparse.ArgumentParser, Any]:

@@ -44,18 +44,16 @@ class Canvas:
         columns, rows = self._cells(image)
         if self._terminal.protocol == "blocks":
             return Blocks(image.resize((columns, rows * 2), Image.Resampling.LANCZOS))
-        pixels = (columns * self._terminal.cell[0], rows * self._terminal.cell[1])
+        width, height = columns * self._terminal.cell[0], rows * self._terminal.cell[1]
         if self._terminal.protocol == "sixel":
-            # In whole bands of six rows: one that is cut off would scroll the screen.
-            codes = sixels(image.resize((pixels[0], pixels[1] // 6 * 6), Image.Resampling.LANCZOS))
-            return Placed(codes, columns, rows)
-        if image.width > pixels[0]:
-            image = image.resize(pixels, Image.Resampling.LANCZOS)
-        codes = (
-            kitty(image, columns, rows, self._id)
-            if self._terminal.protocol == "kitty"
-            else iterm2(image, columns, rows)
-        )
+            height = height // 6 * 6  # in whole bands: one that is cut off would scroll the screen
+        image = image.resize((width, height), Image.Resampling.LANCZOS)
+        if self._terminal.protocol == "sixel":
+            codes = sixels(image)
+        elif self._terminal.protocol == "kitty":
+            codes = kitty(image, columns, rows, self._id)
+        else:
+            codes = iterm2(image, columns, rows)
         return Placed(codes, columns, rows)
 
     def _cells(self, image: Image.Image) -> tuple[int, int]:

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from dressform.errors import DressformError, Overloaded, ServerUnavailable
+from dressform.errors import DressformError, Overloaded, ServerError, ServerUnavailable
 from dressform.retries import Retry
 
 _GAP_SECONDS = 60.0
-_RETRIES = 3
+_RETRIES = 6
 
 
 class Outage:
@@ -65,7 +65,7 @@ class Outage:
 class Patience(Retry):
     """Waits up to ``seconds`` for a server that is away, counted from when it went, and as long for one that is full.
 
-    Other failures have the usual retries.
+    A server that fails (a graph did, or a stage of Triton's died and its supervisor has not noticed yet) has six tries.
     """
 
     retries: int = 1_000_000
@@ -75,8 +75,14 @@ class Patience(Retry):
     def pause(self, error: DressformError, failures: int, elapsed: float, *rest: Any, **named: Any) -> float | None:
         """See `Retry.pause`."""
         if isinstance(error, ServerUnavailable):
-            return super().pause(error, failures, self.outage.failed(error), *rest, **named)
-        self.outage.over()
-        if isinstance(error, Overloaded):
-            return super().pause(error, failures, elapsed, *rest, **named)
-        return Retry(_RETRIES, self.seconds).pause(error, failures, elapsed, *rest, **named)
+            elapsed = self.outage.failed(error)
+        else:
+            self.outage.over()
+            if failures > _RETRIES and not isinstance(error, Overloaded):
+                return None
+        return super().pause(error, failures, elapsed, *rest, **named)
+
+    @staticmethod
+    def retryable(error: DressformError) -> bool:
+        """See `Retry.retryable`."""
+        return Retry.retryable(error) or (isinstance(error, ServerError) and error.code is None)
