@@ -151,7 +151,7 @@ class Client:
         Args:
             inputs: tuples (image, mask, prompt), or mappings of keywords of ``inpaint``, read as they are needed.
             concurrency: requests under way at once.
-            progress: a progress bar on stderr; None: on a terminal, where tqdm is installed.
+            progress: a progress bar on stderr; None: on a terminal.
             keywords: those of all requests.
         """
         return iterated(many(self._core, self._planner, "inpaint", inputs, concurrency, progress, keywords))

@@ -6,7 +6,7 @@ import sys
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sized
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Generic, Literal
+from typing import TYPE_CHECKING, Any, Generic, Literal
 
 from dressform import results
 from dressform.calls import Call, Plan, Planner, R
@@ -14,6 +14,9 @@ from dressform.core import Core
 from dressform.errors import DressformError, InvalidRequest
 from dressform.results import Result
 from dressform.runtimes import Mailbox
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 _PICTURES = {"tryon": ("person", "garment"), "inpaint": ("image", "mask", "prompt")}
 
@@ -61,6 +64,7 @@ async def _many(
 ) -> AsyncGenerator[Finished[R], None]:
     mailbox, waiting = core.runtime.mailbox(), iter(enumerate(inputs))
     under_way: dict[int, Call[R]] = {}
+    bar.start()
     try:
         while True:
             while len(under_way) < concurrency and (following := next(waiting, None)) is not None:
@@ -115,36 +119,40 @@ def _keywords_of(task: str, given: Any, options: Mapping[str, Any]) -> dict[str,
 
 
 class Bar:
-    """A progress bar on stderr (tqdm's); without one, nothing.
+    """A progress bar on stderr (rich's); without one, nothing.
 
     Args:
-        shown: None shows it on a terminal where tqdm is installed.
+        shown: None shows it on a terminal.
         inputs: counted if they have a length.
     """
 
     def __init__(self, shown: bool | None, inputs: object, task: str) -> None:
         self._failed = 0
-        self._bar: Any = None
+        self._bar: Progress | None = None
         if not (sys.stderr.isatty() if shown is None else shown):
             return
-        try:
-            from tqdm import tqdm
-        except ImportError as error:
-            if shown:
-                raise ImportError("a progress bar needs tqdm: pip install 'dressform[progress]'") from error
-            return
-        self._bar = tqdm(total=len(inputs) if isinstance(inputs, Sized) else None, desc=task, unit="picture")
+        # Imported where somebody looks: it takes a while.
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self._bar = Progress(*columns, TextColumn("{task.fields[failed]}"), console=Console(stderr=True))
+        total = len(inputs) if isinstance(inputs, Sized) else None
+        self._task = self._bar.add_task(task, total=total, failed="")
+
+    def start(self) -> None:
+        """Show it."""
+        if self._bar is not None:
+            self._bar.start()
 
     def count(self, error: Exception | None) -> None:
         """One more has finished."""
         if self._bar is None:
             return
-        if error is not None:
-            self._failed += 1
-            self._bar.set_postfix(failed=self._failed)
-        self._bar.update()
+        self._failed += error is not None
+        self._bar.update(self._task, advance=1, failed=f"{self._failed} failed" if self._failed else "")
 
     def close(self) -> None:
         """Leave it as it is."""
         if self._bar is not None:
-            self._bar.close()
+            self._bar.stop()

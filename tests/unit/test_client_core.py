@@ -442,9 +442,9 @@ def test_many_read_their_inputs_as_they_are_needed(slow):
 def test_a_progress_bar_counts(fake, client, capsys):
     list(client.inpaint_many([PICTURES, (b"x", png(), "y")], progress=True))
     shown = capsys.readouterr().err
-    assert "inpaint: 100%" in shown
+    assert "inpaint" in shown
     assert "2/2" in shown
-    assert "failed=1" in shown
+    assert "1 failed" in shown
     list(client.inpaint_many([PICTURES]))
     assert capsys.readouterr().err == "", "not on a terminal"
 
