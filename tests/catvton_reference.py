@@ -1,4 +1,4 @@
-"""CatVTON in torch, told from its paper and public pipeline, apart from all of Dressform: what the export is held against.
+"""CatVTON in torch, told from its paper and public pipeline, apart from all of Dressform: exports are held against it.
 
 Its one departure from the published loop: the VAE's samples come from the request's generator, after the first noise
 (CatVTON takes them from torch's global generator, before it), so that a seed tells the picture.
