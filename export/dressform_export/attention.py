@@ -26,7 +26,7 @@ _SPLIT, _SPLIT_KEY = [0, 2, 1, 3], [0, 2, 3, 1]
 
 
 def fuse_attention(model: onnx.ModelProto) -> int:
-    """Replace every unmasked attention in ``model`` by one operator of ONNX Runtime; returns how many there were.
+    """Replace each unmasked attention of diffusers in ``model`` by one operator of ONNX Runtime; returns how many.
 
     Weights may be outside (``load_external_data=False``): only nodes are changed.
     """
@@ -110,8 +110,9 @@ class _Nodes:
         if transpose is None or reshape is None or _attribute(transpose, "perm") != list(axes):
             return None
         shape = self._before(reshape, 1, "Concat")
-        heads = self.constants.get(shape.input[2]) if shape is not None and len(shape.input) == 4 else None
-        return None if heads is None else (reshape.input[0], int(numpy_helper.to_array(heads).item()))
+        constant = self.constants.get(shape.input[2]) if shape is not None and len(shape.input) == 4 else None
+        heads = -1 if constant is None else int(numpy_helper.to_array(constant).item())
+        return (reshape.input[0], heads) if heads > 0 else None  # -1: left to the other axes, as in transformers' CLIP
 
 
 def _attribute(node: NodeProto, name: str) -> Any:

@@ -44,13 +44,18 @@ def open_safety_checker(pipeline: Source) -> SafetyChecker | None:
     processor = CLIPImageProcessor.from_dict(dict(read_json(path)))
     vision = pipeline.configs[SAFETY_CHECKER].get("vision_config") or {}
     side = int(vision.get("image_size", 224))
-    found = (processor.do_resize, processor.size, processor.resample, processor.do_center_crop, processor.crop_size)
-    wanted = (True, {"shortest_edge": side}, BICUBIC, True, {"height": side, "width": side})
-    if found != wanted or not processor.do_rescale or not processor.do_normalize:
-        raise ExportError(
-            f"{path} must resize the shortest edge to {side} (what the safety_checker takes) with Pillow's filter "
-            f"{BICUBIC}, crop a square of it, rescale and normalize; it says {processor.to_json_string(use_diff=False)}"
-        )
+    wanted = {
+        "do_resize": True,
+        "size": {"shortest_edge": side},
+        "resample": BICUBIC,
+        "do_center_crop": True,
+        "crop_size": {"height": side, "width": side},
+        "do_rescale": True,
+        "do_normalize": True,
+    }
+    for name, value in wanted.items():
+        if getattr(processor, name) != value:
+            raise ExportError(f"{path} must say {name} {value} for this safety_checker, not {getattr(processor, name)}")
     return SafetyChecker(processor, side)
 
 
