@@ -237,7 +237,7 @@ def _check_task(raw: RawRequest, export: Export) -> None:
     if raw.task == "tryon" and export.tryon == "none":
         raise UnsupportedError(
             "tryon needs weights that learned to read a garment; this export says tryon: none. "
-            "Export a source whose dressform.json says tryon: concat"
+            "Export a source whose dressform.json says tryon: concat, or any inpainting one with --tryon catvton=PATH"
         )
     if raw.automatic and not export.parser:
         raise UnsupportedError(

@@ -131,6 +131,13 @@ def test_checker_without_weights(source: Path) -> None:
         open_source(str(source))
 
 
+def test_sizes_as_older_pipelines_have_them(source: Path) -> None:
+    path = source / "feature_extractor" / "preprocessor_config.json"
+    record = json.loads(path.read_text()) | {"size": safety.SIDE, "crop_size": safety.SIDE}
+    path.write_text(json.dumps({key: value for key, value in record.items() if key != "do_rescale"}))
+    assert open_safety_checker(open_source(str(source))) is not None
+
+
 def test_another_preprocessing(source: Path) -> None:
     path = source / "feature_extractor" / "preprocessor_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"resample": 2}))
