@@ -63,6 +63,25 @@ def test_text_is_not_needed(tiny_source: Path, checkpoint: Path, tmp_path: Path)
     assert source.settings.tryon == "concat"
 
 
+@pytest.mark.parametrize("other", [False, True])
+@pytest.mark.parametrize("safety_checker", [False, True])
+def test_only_what_is_needed_is_downloaded(
+    tiny_source: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch, other: bool, safety_checker: bool
+) -> None:
+    asked: list[str] = []
+
+    def download(*_: str, allow_patterns: list[str], **__: object) -> str:
+        asked.extend(allow_patterns)
+        return str(tiny_source)
+
+    monkeypatch.setattr("dressform_export.source.snapshot_download", download)
+    attention = open_attention(str(checkpoint)) if other else None
+    open_source("owner/name", attention=attention, safety_checker=safety_checker)
+    assert ("text_encoder/*.safetensors" in asked) is not other
+    assert ("safety_checker/*.safetensors" in asked) is safety_checker
+    assert "unet/*.safetensors" in asked
+
+
 def _refused(source: Path, checkpoint: Path, sentence: str) -> None:
     with pytest.raises(ExportError, match=sentence):
         open_source(str(source), attention=open_attention(str(checkpoint))).load("unet")
