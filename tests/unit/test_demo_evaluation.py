@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from dressform_export.demo.evaluation.classifier import PatternClassifier, save_classifier
 from skimage.color import deltaE_ciede2000, rgb2lab
 
 from dressform_export.demo.evaluation import inpaint, judging, tryon
+from dressform_export.demo.evaluation.classifier import PatternClassifier, save_classifier
 from dressform_export.demo.evaluation.tryon import Fitting
 from dressform_export.demo.wardrobe import COLOURS, HELD_OUT, PATTERNS, Sample, sample
 from dressform_export.evaluation.errors import NotComputedError
