@@ -52,6 +52,18 @@ def _export(given: list[str]) -> int:
         help="a Segformer of the ATR labels for automatic masks, a folder or a hub id such as "
         "mattmdjaga/segformer_b2_clothes, or none; default the folder 'parser' in SOURCE, where there is one",
     )
+    parser.add_argument(
+        "--tryon",
+        metavar="catvton=PATH",
+        help="put the self-attention of a CatVTON checkpoint (a folder such as mix-48k-1024) over the UNet of SOURCE, "
+        "any Stable Diffusion 1.5 inpainting pipeline; default what the dressform.json of SOURCE says",
+    )
+    parser.add_argument(
+        "--no-safety-checker",
+        dest="safety_checker",
+        action="store_false",
+        help="leave the safety checker of SOURCE out: pictures are then served unchecked",
+    )
     parser.add_argument("--force", action="store_true", help="replace an earlier export at OUT")
     options = parser.parse_args(given)
     from dressform_export.exporter import export_pipeline  # torch takes seconds to import: after the arguments
@@ -62,6 +74,8 @@ def _export(given: list[str]) -> int:
         options.out,
         revision=options.revision,
         parser=options.parser,
+        tryon=options.tryon,
+        safety_checker=options.safety_checker,
         force=options.force,
         progress=progress,
     )

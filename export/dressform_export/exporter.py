@@ -18,8 +18,9 @@ from itertools import groupby
 from pathlib import Path
 
 from dressform_export import repository
+from dressform_export.catvton import PREFIX, open_attention
 from dressform_export.errors import ExportError
-from dressform_export.graphs import LEAVES, Leaf
+from dressform_export.graphs import LEAVES, LEAVES_WITHOUT_TEXT, Leaf
 from dressform_export.latent_colours import latent_to_rgb
 from dressform_export.manifest import (
     FILE as MANIFEST_FILE,
@@ -37,8 +38,9 @@ from dressform_export.manifest import (
 from dressform_export.onnx_file import export_graph
 from dressform_export.parser import Parser, ParserSource, open_parser
 from dressform_export.progress import Progress, Silence
+from dressform_export.safety import open_safety_checker
 from dressform_export.scheduler import checked_scheduler, solver_of
-from dressform_export.source import Source, open_source
+from dressform_export.source import SAFETY_CHECKER, Source, open_source
 
 SMALLEST_SIDE, LARGEST_SIDE = 64, 1024
 """Bounds of a picture's side in pixels, widened where the pipeline's own size lies outside."""
@@ -52,13 +54,17 @@ def export_pipeline(
     *,
     revision: str | None = None,
     parser: str | None = None,
+    tryon: str | None = None,
+    safety_checker: bool = True,
     force: bool = False,
     progress: Progress | None = None,
 ) -> Manifest:
     """Export the pipeline ``source`` (a ``save_pretrained`` folder or a hub id) to the folder ``out``.
 
     ``parser`` is a Segformer for automatic masks: a folder, a hub id, or "none"; by default the ``parser`` folder of
-    the source, where it has one. ``force`` replaces an earlier export at ``out``.
+    the source, where it has one. ``tryon`` is ``catvton=PATH``, a CatVTON checkpoint to put over the source's UNet; by
+    default the source's own ``dressform.json`` says what it can. ``safety_checker`` false leaves the source's out.
+    ``force`` replaces an earlier export at ``out``.
 
     Raises:
         ExportError: if the source cannot be exported, ``out`` cannot be written, or a graph differs from torch.
@@ -66,22 +72,35 @@ def export_pipeline(
     progress = progress or Silence()
     target = _admitted(Path(out), force)
     with progress.stage(f"inspect {source}"):
-        pipeline = open_source(str(source), revision)
+        attention = None if tryon is None else open_attention(_checkpoint(tryon))
+        pipeline = open_source(str(source), revision, attention=attention, safety_checker=safety_checker)
         segmenter = open_parser(parser, pipeline.folder)
+        checker = open_safety_checker(pipeline)
         _check_disk(pipeline, segmenter, target.parent)
-    leaves = [*(leaf(pipeline.dimensions) for leaf in LEAVES), *([Parser(segmenter)] if segmenter else [])]
+    leaves: list[Leaf] = [leaf(pipeline.dimensions) for leaf in (LEAVES if pipeline.has_text else LEAVES_WITHOUT_TEXT)]
+    leaves += [checker] if checker else []
+    leaves += [Parser(segmenter)] if segmenter else []
     with _staging(target) as staging:
         repository.copy_models(repository.template_folder(), staging, [leaf.name for leaf in leaves])
         graphs = _export_graphs(leaves, pipeline, segmenter, staging, progress)
         with progress.stage("fit preview colours"):
             colours = latent_to_rgb(staging, pipeline.dimensions.vae_factor, pipeline.scaling_factor)
         with progress.stage("write tokenizer, scheduler and manifest"):
-            repository.write_tokenizer(staging, pipeline.tokenizer)
+            if pipeline.has_text:
+                repository.write_tokenizer(staging, pipeline.tokenizer)
             manifest = _manifest(pipeline, segmenter, graphs, colours)
             repository.write_scheduler(staging, checked_scheduler(pipeline.scheduler)[0])
             manifest.write(staging)
         _move_into_place(staging, target)
     return manifest
+
+
+def _checkpoint(tryon: str) -> str:
+    """The path in ``catvton=PATH``."""
+    path = tryon.removeprefix(PREFIX)
+    if not path or path == tryon:
+        raise ExportError(f"--tryon must be {PREFIX}PATH, the folder of a CatVTON checkpoint, not {tryon!r}")
+    return path
 
 
 def _admitted(out: Path, force: bool) -> Path:
@@ -170,8 +189,8 @@ def _manifest(
     colours: tuple[tuple[float, ...], ...],
 ) -> Manifest:
     scheduler, warnings = checked_scheduler(pipeline.scheduler)
-    if pipeline.has_safety_checker:
-        warnings += ("the pipeline's safety_checker is not exported: pictures are served unchecked",)
+    if pipeline.has_safety_checker and SAFETY_CHECKER not in pipeline.components:
+        warnings += ("the pipeline's safety_checker is left out: pictures are served unchecked",)
     d, settings = pipeline.dimensions, pipeline.settings
     height, width = pipeline.size
     try:
@@ -182,7 +201,7 @@ def _manifest(
             tryon=settings.tryon,
             unet=UNetRecord(d.in_channels, d.latent_channels, scheduler["prediction_type"]),
             vae=VaeRecord(d.vae_factor, d.latent_channels, pipeline.scaling_factor),
-            text=_text_record(pipeline),
+            text=_text_record(pipeline) if pipeline.has_text else None,
             size=SizeRecord(height, width, min(SMALLEST_SIDE, height, width), max(LARGEST_SIDE, height, width)),
             defaults=DefaultsRecord(
                 settings.num_inference_steps, settings.solver or solver_of(scheduler), float(settings.tryon_eta)
@@ -190,6 +209,8 @@ def _manifest(
             graphs=graphs,
             latent_to_rgb=colours,
             parser=segmenter.record if segmenter else None,
+            safety_checker=SAFETY_CHECKER in pipeline.components,
+            attention=pipeline.attention.record if pipeline.attention else None,
             warnings=warnings,
         )
     except ValueError as error:

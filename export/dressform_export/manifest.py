@@ -37,6 +37,14 @@ class SourceRecord:
 
 
 @dataclass(frozen=True)
+class AttentionRecord:
+    """The file whose self-attention the UNet got in place of its own: a CatVTON checkpoint."""
+
+    id: str
+    sha256: str
+
+
+@dataclass(frozen=True)
 class UNetRecord:
     """The denoiser's channels and what it predicts."""
 
@@ -162,7 +170,8 @@ class Manifest:
     tryon: Tryon
     unet: UNetRecord
     vae: VaeRecord
-    text: TextRecord
+    text: TextRecord | None
+    """None: no text encoder, and a UNet that takes no prompt."""
     size: SizeRecord
     defaults: DefaultsRecord
     graphs: Mapping[str, GraphRecord]
@@ -170,6 +179,10 @@ class Manifest:
     """For previews: colours 0 to 255 by scaled latents, [C + 1][3], the last row an offset."""
     parser: ParserRecord | None = None
     """None: no automatic masks."""
+    safety_checker: bool = False
+    """Whether pictures are checked, and flagged ones blanked."""
+    attention: AttentionRecord | None = None
+    """None: the pipeline's own UNet."""
     warnings: tuple[str, ...] = ()
     engine: str = "onnxruntime"
     precision: str = "fp32"
@@ -212,13 +225,14 @@ def read_manifest(repository: Path) -> Manifest:
             name: GraphRecord(**{**graph, "verification": tuple(Verification(**v) for v in graph["verification"])})
             for name, graph in record.pop("graphs").items()
         }
-        parser = record.pop("parser")
+        parser, text, attention = (record.pop(key) for key in ("parser", "text", "attention"))
         return Manifest(
             parser=None if parser is None else ParserRecord(**parser),
+            attention=None if attention is None else AttentionRecord(**attention),
             source=SourceRecord(**record.pop("source")),
             unet=UNetRecord(**record.pop("unet")),
             vae=VaeRecord(**record.pop("vae")),
-            text=TextRecord(**record.pop("text")),
+            text=None if text is None else TextRecord(**text),
             size=SizeRecord(**record.pop("size")),
             defaults=DefaultsRecord(**record.pop("defaults")),
             latent_to_rgb=tuple(tuple(row) for row in record.pop("latent_to_rgb")),

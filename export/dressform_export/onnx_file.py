@@ -14,6 +14,7 @@ from optimum.exporters.error_utils import AtolError, OutputMatchError, ShapeErro
 from optimum.exporters.onnx.convert import export, validate_model_outputs
 from torch import nn
 
+from dressform_export.attention import fuse_attention
 from dressform_export.errors import ExportError
 from dressform_export.graphs import OPSET, Leaf
 from dressform_export.manifest import GraphRecord, Verification
@@ -36,6 +37,7 @@ def export_graph(leaf: Leaf, module: nn.Module, repository: Path, progress: Prog
     path = repository / leaf.name / VERSION / GRAPH
     with progress.stage(f"export {leaf.name}"), _quiet():
         export(module.eval(), leaf, path, opset=OPSET)
+        _fuse(path)
         move_weights_out(path)
     with progress.stage(f"verify {leaf.name}"), _quiet():
         verification = verify_graph(leaf, module, path)
@@ -51,6 +53,13 @@ def export_graph(leaf: Leaf, module: nn.Module, repository: Path, progress: Prog
     what = "share of labels that differ" if leaf.labels else "largest difference"
     progress.note(f"           {what} from torch {worst.difference:.2g} (allowed {worst.tolerance:.2g})")
     return _record(path, repository, verification)
+
+
+def _fuse(path: Path) -> None:
+    """Rewrite the graph at ``path`` with its attention fused."""
+    model = onnx.load(str(path), load_external_data=False)
+    if fuse_attention(model):
+        onnx.save(model, str(path))
 
 
 def move_weights_out(path: Path) -> None:

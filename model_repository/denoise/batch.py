@@ -16,7 +16,10 @@ from denoise.job import Floats, Job
 from denoise.solvers import OUTPUTS_KEPT
 
 UNet = Callable[[Floats, Floats, Floats], Floats]
-"""sample [r, Cin, h, w], timestep float32 [r], encoder_hidden_states [r, L, D] → output float32 [r, C, h, w]."""
+"""sample [r, Cin, h, w], timestep float32 [r], encoder_hidden_states [r, L, D] → output float32 [r, C, h, w].
+
+L is 0 for a UNet without text.
+"""
 
 
 class Batch:
