@@ -48,6 +48,16 @@ def colour_parser_repository(tiny_tryon_source: Path, tmp_path_factory: pytest.T
     return _exported(tiny_tryon_source, tmp_path_factory.mktemp("repository") / "colour-parser", str(parser))
 
 
+@pytest.fixture(scope="session")
+def engines_repository(tiny_tryon_source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``tiny_tryon_source``, exported for several engines; OpenVINO is its default."""
+    from dressform_export import export_pipeline
+
+    out = tmp_path_factory.mktemp("repository") / "engines"
+    export_pipeline(tiny_tryon_source, out, engines=["openvino", "onnxruntime", "onnxruntime-fp16", "cuda"])
+    return out
+
+
 def _exported(source: Path, out: Path, parser: str | None = None) -> Path:
     from dressform_export import export_pipeline
 

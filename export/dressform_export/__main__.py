@@ -14,6 +14,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
+from dressform_export.engines import DEFAULT, ENGINES
 from dressform_export.errors import ExportError
 from dressform_export.progress import Progress
 
@@ -52,6 +53,15 @@ def _export(given: list[str]) -> int:
         help="a Segformer of the ATR labels for automatic masks, a folder or a hub id such as "
         "mattmdjaga/segformer_b2_clothes, or none; default the folder 'parser' in SOURCE, where there is one",
     )
+    parser.add_argument(
+        "--engine",
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="ENGINE",
+        help=f"one or more of {', '.join(ENGINES)} (default {DEFAULT}); the first is served unless another is asked "
+        "for (after SOURCE OUT, or end the list with --)",
+    )
     parser.add_argument("--force", action="store_true", help="replace an earlier export at OUT")
     options = parser.parse_args(given)
     from dressform_export.exporter import export_pipeline  # torch takes seconds to import: after the arguments
@@ -62,6 +72,7 @@ def _export(given: list[str]) -> int:
         options.out,
         revision=options.revision,
         parser=options.parser,
+        engines=options.engine,
         force=options.force,
         progress=progress,
     )
