@@ -17,8 +17,8 @@ from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
 
-from dressform_export import repository
-from dressform_export.engines import Engine, GraphKind, chosen, graphs_needed
+from dressform_export import repository, tensorrt
+from dressform_export.engines import ENGINES, Engine, GraphKind, chosen, graphs_needed
 from dressform_export.errors import ExportError
 from dressform_export.graphs import LEAVES, Leaf
 from dressform_export.latent_colours import latent_to_rgb
@@ -96,6 +96,8 @@ def export_pipeline(
             repository.write_scheduler(staging, checked_scheduler(pipeline.scheduler)[0])
             manifest.write(staging)
             _remove_unused(staging, wanted, graphs)
+            if ENGINES["tensorrt"] in wanted:
+                _write_tensorrt(staging, manifest)
         _move_into_place(staging, target)
     return manifest
 
@@ -145,7 +147,7 @@ def _open_to_readers(staging: Path) -> None:
     umask = os.umask(0)
     os.umask(umask)
     for path in (staging, *staging.rglob("*")):
-        path.chmod((0o777 if path.is_dir() else 0o666) & ~umask)
+        path.chmod((0o777 if path.is_dir() or path.suffix == ".sh" else 0o666) & ~umask)
 
 
 def _move_into_place(staging: Path, target: Path) -> None:
@@ -196,6 +198,17 @@ def _engine_records(
         )
         for engine in engines
     }
+
+
+def _write_tensorrt(staging: Path, manifest: Manifest) -> None:
+    configs = repository.read_configs(staging)
+    tensorrt.write_script(
+        staging,
+        {
+            leaf: tensorrt.profile(configs[leaf], manifest.size, manifest.vae.factor, manifest.tryon)
+            for leaf in manifest.graphs
+        },
+    )
 
 
 def _remove_unused(

@@ -33,12 +33,31 @@ UNSAFE = (
 def to_half(path: Path) -> onnx.ModelProto:
     """The FP32 graph at ``path`` with half weights, ``UNSAFE`` operators and angles in FP32."""
     graph = onnx.load(str(path), load_external_data=False).graph
-    return convert_float_to_float16(
+    half = convert_float_to_float16(
         str(path),  # not the model: the converter needs shape inference, which takes files alone above 2 GiB
         keep_io_types=True,
         op_block_list=[*DEFAULT_OP_BLOCK_LIST, *UNSAFE],
         node_block_list=sorted(before_angles(graph)),
     )
+    _undo_round_trips(half.graph)
+    return half
+
+
+def _undo_round_trips(graph: onnx.GraphProto) -> None:
+    """Give FP32 nodes the graph's inputs themselves: the converter rounds those to half and casts them back."""
+    inputs = {value.name for value in graph.input}
+    casts = {node.output[0]: node for node in graph.node if node.op_type == "Cast"}
+    direct: dict[str, str] = {}
+    for output, node in casts.items():
+        rounded = casts.get(node.input[0])
+        to_full = node.attribute[0].i == onnx.TensorProto.FLOAT
+        if to_full and rounded is not None and rounded.input[0] in inputs:
+            direct[output] = rounded.input[0]
+    for node in graph.node:
+        for number, name in enumerate(node.input):
+            node.input[number] = direct.get(name, name)
+    for output in direct:
+        graph.node.remove(casts[output])
 
 
 def before_angles(graph: onnx.GraphProto) -> set[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from google.protobuf import text_format
 from onnx import TensorProto, helper
@@ -14,7 +15,7 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup
 
 from dressform_export import ExportError, read_manifest
 from dressform_export.engines import ENGINES, FILES, chosen
-from dressform_export.half import before_angles
+from dressform_export.half import before_angles, to_half
 from dressform_export.triton_config import engine_config
 from dressform_server import compilation
 from dressform_server.installation import backends
@@ -104,6 +105,27 @@ def test_what_leads_to_an_angle_is_found() -> None:
     value = helper.make_tensor_value_info("timestep", TensorProto.FLOAT, [1])
     graph = helper.make_graph(nodes, "g", [value], [helper.make_tensor_value_info("out", TensorProto.FLOAT, [1])])
     assert before_angles(graph) == {"angle"}
+
+
+def test_a_timestep_reaches_its_angle_in_full_precision(tmp_path: Path) -> None:
+    """Half has 946.5 for 946.42, and the sine of that is another."""
+    nodes = [
+        helper.make_node("Mul", ["timestep", "frequency"], ["angle"], name="angle"),
+        helper.make_node("Sin", ["angle"], ["sine"], name="sine"),
+        helper.make_node("Mul", ["sine", "weight"], ["half"], name="half"),
+        helper.make_node("Add", ["half", "timestep"], ["out"], name="after"),
+    ]
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch"]) for name in ("timestep", "out")]
+    weights = [helper.make_tensor(name, TensorProto.FLOAT, [1], [1.0]) for name in ("frequency", "weight")]
+    graph = helper.make_graph(nodes, "g", values[:1], values[1:], weights)
+    path = tmp_path / "model.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), str(path))
+    made = to_half(path)
+    made.graph.output.append(helper.make_tensor_value_info("sine", TensorProto.FLOAT16, ["batch"]))
+    session = onnxruntime.InferenceSession(made.SerializeToString(), providers=["CPUExecutionProvider"])
+    (sine,) = session.run(["sine"], {"timestep": np.array([946.42], np.float32)})
+    assert sine == pytest.approx(np.sin(np.float32(946.42)), abs=1e-3)
+    assert any(node.op_type == "Mul" and node.name == "half" for node in made.graph.node)
 
 
 def test_one_export_has_the_graphs_of_all_its_engines(engines_repository: Path) -> None:
