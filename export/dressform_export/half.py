@@ -9,6 +9,7 @@ Inputs and outputs keep their types. In FP32 stay:
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 import onnx
@@ -39,20 +40,23 @@ def to_half(path: Path) -> onnx.ModelProto:
         op_block_list=[*DEFAULT_OP_BLOCK_LIST, *UNSAFE],
         node_block_list=sorted(before_angles(graph)),
     )
-    _undo_round_trips(half.graph)
+    _undo_round_trips(half.graph, {node.name for node in graph.node})
     return half
 
 
-def _undo_round_trips(graph: onnx.GraphProto) -> None:
-    """Give FP32 nodes the graph's inputs themselves: the converter rounds those to half and casts them back."""
-    inputs = {value.name for value in graph.input}
-    casts = {node.output[0]: node for node in graph.node if node.op_type == "Cast"}
-    direct: dict[str, str] = {}
-    for output, node in casts.items():
-        rounded = casts.get(node.input[0])
-        to_full = node.attribute[0].i == onnx.TensorProto.FLOAT
-        if to_full and rounded is not None and rounded.input[0] in inputs:
-            direct[output] = rounded.input[0]
+def _undo_round_trips(graph: onnx.GraphProto, own: Collection[str]) -> None:
+    """Join FP32 nodes directly: the converter rounds what passes between them, and graph inputs, to half and back.
+
+    ``own`` are the names of the nodes that are not the converter's.
+    """
+    casts = {node.output[0]: node for node in graph.node if node.op_type == "Cast" and node.name not in own}
+    direct = {
+        output: casts[node.input[0]].input[0]
+        for output, node in casts.items()
+        if node.input[0] in casts
+        and node.attribute[0].i == onnx.TensorProto.FLOAT
+        and casts[node.input[0]].attribute[0].i == onnx.TensorProto.FLOAT16
+    }
     for node in graph.node:
         for number, name in enumerate(node.input):
             node.input[number] = direct.get(name, name)

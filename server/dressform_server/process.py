@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from dressform_server.errors import StartFailed
-from dressform_server.installation import Installation
+from dressform_server.installation import Installation, backends
 from dressform_server.journal import Journal
 from dressform_server.repository import Repository
 from dressform_server.settings import Settings, usable_cores
@@ -141,12 +141,12 @@ class TritonProcess:
             errors="replace",
         )
 
-    def _command(self, backends: Path) -> list[str]:
+    def _command(self, backend_directory: Path) -> list[str]:
         settings = self._settings
         command = [
             str(self._installation.binary),
             f"--model-repository={self.repository.path}",
-            f"--backend-directory={backends}",
+            f"--backend-directory={backend_directory}",
             f"--cache-directory={self._installation.caches}",
             "--model-control-mode=none",
             "--disable-auto-complete-config",
