@@ -14,6 +14,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
+from dressform_export.engines import DEFAULT, ENGINES
 from dressform_export.errors import ExportError
 from dressform_export.progress import Progress
 
@@ -64,6 +65,15 @@ def _export(given: list[str]) -> int:
         action="store_false",
         help="leave the safety checker of SOURCE out: pictures are then served unchecked",
     )
+    parser.add_argument(
+        "--engine",
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="ENGINE",
+        help=f"one or more of {', '.join(ENGINES)} (default {DEFAULT}); the first is served unless another is asked "
+        "for (after SOURCE OUT, or end the list with --)",
+    )
     parser.add_argument("--force", action="store_true", help="replace an earlier export at OUT")
     options = parser.parse_args(given)
     from dressform_export.exporter import export_pipeline  # torch takes seconds to import: after the arguments
@@ -76,6 +86,7 @@ def _export(given: list[str]) -> int:
         parser=options.parser,
         tryon=options.tryon,
         safety_checker=options.safety_checker,
+        engines=options.engine,
         force=options.force,
         progress=progress,
     )

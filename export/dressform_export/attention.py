@@ -5,7 +5,7 @@ stands: a matrix of rows × heads × tokens² values. A try-on at 1024 × 768 ha
 39 GB for two rows. As one ``com.microsoft.MultiHeadAttention`` the same is computed block by block (Dao et al. 2022),
 on the CPU as on CUDA, and nothing of that size is ever kept.
 
-The operator is ONNX Runtime's own: graphs for other engines stay as the exporter writes them.
+The operator is ONNX Runtime's own; OpenVINO reads it too (as its scaled dot-product attention), TensorRT does not.
 """
 
 from __future__ import annotations

@@ -12,13 +12,14 @@ import importlib.metadata
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
 
-from dressform_export import repository
+from dressform_export import repository, tensorrt
 from dressform_export.catvton import PREFIX, open_attention
+from dressform_export.engines import ENGINES, Engine, GraphKind, chosen, graphs_needed
 from dressform_export.errors import ExportError
 from dressform_export.graphs import LEAVES, LEAVES_WITHOUT_TEXT, Leaf
 from dressform_export.latent_colours import latent_to_rgb
@@ -27,6 +28,7 @@ from dressform_export.manifest import (
 )
 from dressform_export.manifest import (
     DefaultsRecord,
+    EngineRecord,
     GraphRecord,
     Manifest,
     SizeRecord,
@@ -35,7 +37,7 @@ from dressform_export.manifest import (
     UNetRecord,
     VaeRecord,
 )
-from dressform_export.onnx_file import export_graph
+from dressform_export.onnx_file import export_leaf, weights_of
 from dressform_export.parser import Parser, ParserSource, open_parser
 from dressform_export.progress import Progress, Silence
 from dressform_export.safety import open_safety_checker
@@ -45,7 +47,17 @@ from dressform_export.source import SAFETY_CHECKER, Source, open_source
 SMALLEST_SIDE, LARGEST_SIDE = 64, 1024
 """Bounds of a picture's side in pixels, widened where the pipeline's own size lies outside."""
 
-DISTRIBUTIONS = ("dressform", "torch", "diffusers", "transformers", "optimum", "optimum-onnx", "onnx", "onnxruntime")
+DISTRIBUTIONS = (
+    "dressform",
+    "torch",
+    "diffusers",
+    "transformers",
+    "optimum",
+    "optimum-onnx",
+    "onnx",
+    "onnxruntime",
+    "openvino",
+)
 
 
 def export_pipeline(
@@ -56,6 +68,7 @@ def export_pipeline(
     parser: str | None = None,
     tryon: str | None = None,
     safety_checker: bool = True,
+    engines: Sequence[str] = (),
     force: bool = False,
     progress: Progress | None = None,
 ) -> Manifest:
@@ -64,33 +77,38 @@ def export_pipeline(
     ``parser`` is a Segformer for automatic masks: a folder, a hub id, or "none"; by default the ``parser`` folder of
     the source, where it has one. ``tryon`` is ``catvton=PATH``, a CatVTON checkpoint to put over the source's UNet; by
     default the source's own ``dressform.json`` says what it can. ``safety_checker`` false leaves the source's out.
-    ``force`` replaces an earlier export at ``out``.
+    ``engines`` are names of `dressform_export.engines.ENGINES`, by default ONNX Runtime alone; the first is served
+    unless another is asked for. ``force`` replaces an earlier export at ``out``.
 
     Raises:
         ExportError: if the source cannot be exported, ``out`` cannot be written, or a graph differs from torch.
     """
     progress = progress or Silence()
+    wanted = chosen(engines)
     target = _admitted(Path(out), force)
     with progress.stage(f"inspect {source}"):
         attention = None if tryon is None else open_attention(_checkpoint(tryon))
         pipeline = open_source(str(source), revision, attention=attention, safety_checker=safety_checker)
         segmenter = open_parser(parser, pipeline.folder)
         checker = open_safety_checker(pipeline)
-        _check_disk(pipeline, segmenter, target.parent)
+        _check_disk(pipeline, segmenter, wanted, target.parent)
     leaves: list[Leaf] = [leaf(pipeline.dimensions) for leaf in (LEAVES if pipeline.has_text else LEAVES_WITHOUT_TEXT)]
     leaves += [checker] if checker else []
     leaves += [Parser(segmenter)] if segmenter else []
     with _staging(target) as staging:
         repository.copy_models(repository.template_folder(), staging, [leaf.name for leaf in leaves])
-        graphs = _export_graphs(leaves, pipeline, segmenter, staging, progress)
+        graphs = _export_graphs(leaves, pipeline, segmenter, wanted, staging, progress)
         with progress.stage("fit preview colours"):
             colours = latent_to_rgb(staging, pipeline.dimensions.vae_factor, pipeline.scaling_factor)
         with progress.stage("write tokenizer, scheduler and manifest"):
             if pipeline.has_text:
                 repository.write_tokenizer(staging, pipeline.tokenizer)
-            manifest = _manifest(pipeline, segmenter, graphs, colours)
+            manifest = _manifest(pipeline, segmenter, _engine_records(wanted, graphs), colours)
             repository.write_scheduler(staging, checked_scheduler(pipeline.scheduler)[0])
             manifest.write(staging)
+            _remove_unused(staging, wanted, graphs)
+            if ENGINES["tensorrt"] in wanted:
+                _write_tensorrt(staging, manifest)
         _move_into_place(staging, target)
     return manifest
 
@@ -118,11 +136,15 @@ def _admitted(out: Path, force: bool) -> Path:
     return target
 
 
-def _check_disk(pipeline: Source, segmenter: ParserSource | None, folder: Path) -> None:
-    """Refuse before the work where the graphs would not fit: all in FP32, the largest twice while it is gathered."""
+def _check_disk(pipeline: Source, segmenter: ParserSource | None, engines: Sequence[Engine], folder: Path) -> None:
+    """Refuse before the work where the graphs would not fit: all in FP32, the largest twice while it is gathered.
+
+    Each other graph has half weights.
+    """
     sizes = [4 * pipeline.parameters(component) for component in pipeline.weights]
     sizes += [4 * segmenter.parameters] if segmenter else []
-    needed, free = sum(sizes) + max(sizes) + 2**26, shutil.disk_usage(folder).free
+    others = len({engine.graph for engine in engines} - {"fp32"})
+    needed, free = int(sum(sizes) * (1 + others / 2)) + max(sizes) + 2**26, shutil.disk_usage(folder).free
     if free < needed:
         raise ExportError(f"the export needs {needed / 1e9:.1f} GB in {folder}, and {free / 1e9:.1f} GB are free")
 
@@ -144,7 +166,7 @@ def _open_to_readers(staging: Path) -> None:
     umask = os.umask(0)
     os.umask(umask)
     for path in (staging, *staging.rglob("*")):
-        path.chmod((0o777 if path.is_dir() else 0o666) & ~umask)
+        path.chmod((0o777 if path.is_dir() or path.suffix == ".sh" else 0o666) & ~umask)
 
 
 def _move_into_place(staging: Path, target: Path) -> None:
@@ -163,19 +185,60 @@ def _move_into_place(staging: Path, target: Path) -> None:
 
 
 def _export_graphs(
-    leaves: list[Leaf], pipeline: Source, segmenter: ParserSource | None, staging: Path, progress: Progress
-) -> dict[str, GraphRecord]:
-    """All graphs, one component in memory at a time."""
-    records: dict[str, GraphRecord] = {}
+    leaves: list[Leaf],
+    pipeline: Source,
+    segmenter: ParserSource | None,
+    engines: Sequence[Engine],
+    staging: Path,
+    progress: Progress,
+) -> dict[str, dict[GraphKind, GraphRecord]]:
+    """All graphs by leaf, one component in memory at a time."""
+    records: dict[str, dict[GraphKind, GraphRecord]] = {}
     for component, group in groupby(leaves, key=_component):
         with progress.stage(f"load {component}"):
             own = segmenter is not None and component == Parser.component
             model = segmenter.load() if segmenter and own else pipeline.load(component)
         for leaf in group:
-            records[leaf.name] = export_graph(leaf, leaf.module(model), staging, progress)
+            records[leaf.name] = export_leaf(leaf, leaf.module(model), staging, engines, progress)
         del model
         gc.collect()
     return records
+
+
+def _engine_records(
+    engines: Sequence[Engine], graphs: Mapping[str, Mapping[GraphKind, GraphRecord]]
+) -> dict[str, EngineRecord]:
+    return {
+        engine.name: EngineRecord(
+            engine.backend,
+            engine.precision,
+            executed=not engine.gpu,
+            graphs={leaf: records[engine.graph_of(leaf)] for leaf, records in graphs.items()},
+        )
+        for engine in engines
+    }
+
+
+def _write_tensorrt(staging: Path, manifest: Manifest) -> None:
+    configs = repository.read_configs(staging)
+    tensorrt.write_script(
+        staging,
+        {
+            leaf: tensorrt.profile(configs[leaf], manifest.size, manifest.vae.factor, manifest.tryon)
+            for leaf in manifest.graphs
+        },
+    )
+
+
+def _remove_unused(
+    staging: Path, engines: Sequence[Engine], graphs: Mapping[str, Mapping[GraphKind, GraphRecord]]
+) -> None:
+    """Remove the graphs that others were made from and no engine runs."""
+    for leaf, records in graphs.items():
+        for kind in records.keys() - graphs_needed(engines, leaf):
+            path = staging / records[kind].file
+            path.unlink()
+            weights_of(path).unlink(missing_ok=True)
 
 
 def _component(leaf: Leaf) -> str:
@@ -185,7 +248,7 @@ def _component(leaf: Leaf) -> str:
 def _manifest(
     pipeline: Source,
     segmenter: ParserSource | None,
-    graphs: dict[str, GraphRecord],
+    engines: dict[str, EngineRecord],
     colours: tuple[tuple[float, ...], ...],
 ) -> Manifest:
     scheduler, warnings = checked_scheduler(pipeline.scheduler)
@@ -206,7 +269,8 @@ def _manifest(
             defaults=DefaultsRecord(
                 settings.num_inference_steps, settings.solver or solver_of(scheduler), float(settings.tryon_eta)
             ),
-            graphs=graphs,
+            engines=engines,
+            engine=next(iter(engines)),
             latent_to_rgb=colours,
             parser=segmenter.record if segmenter else None,
             safety_checker=SAFETY_CHECKER in pipeline.components,
@@ -228,4 +292,4 @@ def _version(distribution: str) -> str:
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
-        return "unknown"  # run from a checkout that is not installed
+        return "unknown"  # not needed, or run from a checkout that is not installed

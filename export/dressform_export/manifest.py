@@ -161,6 +161,20 @@ class GraphRecord:
 
 
 @dataclass(frozen=True)
+class EngineRecord:
+    """One engine that the export can be served with: Triton's ``backend``, its ``precision``, and its graph by leaf.
+
+    ``executed`` is whether its graphs were run on the engine itself when they were verified; where it is False (an
+    engine that needs a GPU), they were run by ONNX Runtime on the CPU.
+    """
+
+    backend: str
+    precision: str
+    executed: bool
+    graphs: Mapping[str, GraphRecord]
+
+
+@dataclass(frozen=True)
 class Manifest:
     """Everything the stages need to know about the pipeline, and everything an operator wants to."""
 
@@ -174,7 +188,8 @@ class Manifest:
     """None: no text encoder, and a UNet that takes no prompt."""
     size: SizeRecord
     defaults: DefaultsRecord
-    graphs: Mapping[str, GraphRecord]
+    engines: Mapping[str, EngineRecord]
+    """By name, which is that of their configs too."""
     latent_to_rgb: tuple[tuple[float, ...], ...]
     """For previews: colours 0 to 255 by scaled latents, [C + 1][3], the last row an offset."""
     parser: ParserRecord | None = None
@@ -185,12 +200,13 @@ class Manifest:
     """None: the pipeline's own UNet."""
     warnings: tuple[str, ...] = ()
     engine: str = "onnxruntime"
-    precision: str = "fp32"
+    """The one that ``config.pbtxt`` is for."""
     format: int = FORMAT
 
     def __post_init__(self) -> None:
         require(self.format == FORMAT, f"manifest format must be {FORMAT}, not {self.format}")
         require(self.tryon in TRYON, f"tryon must be one of {', '.join(TRYON)}, not {self.tryon!r}")
+        require(self.engine in self.engines, f"engine must be one of {', '.join(self.engines)}, not {self.engine!r}")
         for name, side in (("height", self.size.height), ("width", self.size.width)):
             require(
                 side % self.vae.factor == 0,
@@ -207,6 +223,16 @@ class Manifest:
             f"latent_to_rgb must have {rows} rows of 3, not {len(self.latent_to_rgb)} of {sorted(widths)}",
         )
 
+    @property
+    def graphs(self) -> Mapping[str, GraphRecord]:
+        """The graph of each leaf on ``engine``."""
+        return self.engines[self.engine].graphs
+
+    @property
+    def precision(self) -> str:
+        """The precision of ``engine``."""
+        return self.engines[self.engine].precision
+
     def write(self, repository: Path) -> None:
         """Write ``manifest.json`` into ``repository``."""
         text = json.dumps({"format": self.format} | asdict(self), indent=2, ensure_ascii=False)
@@ -221,9 +247,11 @@ def read_manifest(repository: Path) -> Manifest:
     """
     record: dict[str, Any] = json.loads((repository / FILE).read_text(encoding="utf-8"))
     try:
-        graphs = {
-            name: GraphRecord(**{**graph, "verification": tuple(Verification(**v) for v in graph["verification"])})
-            for name, graph in record.pop("graphs").items()
+        engines = {
+            name: EngineRecord(
+                **{**engine, "graphs": {leaf: _graph(graph) for leaf, graph in engine["graphs"].items()}}
+            )
+            for name, engine in record.pop("engines").items()
         }
         parser, text, attention = (record.pop(key) for key in ("parser", "text", "attention"))
         return Manifest(
@@ -237,8 +265,12 @@ def read_manifest(repository: Path) -> Manifest:
             defaults=DefaultsRecord(**record.pop("defaults")),
             latent_to_rgb=tuple(tuple(row) for row in record.pop("latent_to_rgb")),
             warnings=tuple(record.pop("warnings")),
-            graphs=graphs,
+            engines=engines,
             **record,
         )
     except (TypeError, KeyError) as error:
         raise ValueError(f"{repository / FILE} is not a manifest of format {FORMAT}: {error}") from error
+
+
+def _graph(record: Mapping[str, Any]) -> GraphRecord:
+    return GraphRecord(**{**record, "verification": tuple(Verification(**v) for v in record["verification"])})

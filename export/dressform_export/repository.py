@@ -5,20 +5,23 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
+from dressform_export.engines import Engine
 from dressform_export.errors import ExportError
-from dressform_export.triton_config import complete_config, parse_config
+from dressform_export.triton_config import complete_config, engine_config, parse_config
 
 if TYPE_CHECKING:
     from transformers import CLIPTokenizerFast
 
 CONFIG = "config.pbtxt"
+CONFIGS = "configs"
+"""A model's folder of configs by engine."""
 VERSION = "1"
 CONTRACT = "dressform_contract"
 NEEDS = "needs"
@@ -115,10 +118,19 @@ def copy_models(template: Path, repository: Path, graphs: Collection[str]) -> No
     shutil.copyfile(str(origin), repository / f"{CONTRACT}.py")
 
 
-def complete_leaf(repository: Path, name: str, graph: Path) -> None:
-    """Complete all configs of the leaf ``name`` from its graph."""
-    for config in (repository / name / CONFIG, *(repository / name / "configs").glob("*.pbtxt")):
-        complete_config(config, graph)
+def complete_leaf(repository: Path, name: str, graph: Path, engines: Sequence[Engine]) -> None:
+    """Complete the config of the leaf ``name`` from its FP32 ``graph``, and write one for each engine.
+
+    The first engine's is ``config.pbtxt``, which Triton takes when no other is asked for.
+    """
+    config = repository / name / CONFIG
+    complete_config(config, graph)
+    completed = config.read_text(encoding="utf-8")
+    folder = repository / name / CONFIGS
+    folder.mkdir()
+    for engine in engines:
+        (folder / f"{engine.name}.pbtxt").write_text(engine_config(completed, engine), encoding="utf-8")
+    shutil.copyfile(folder / f"{engines[0].name}.pbtxt", config)
 
 
 def write_tokenizer(repository: Path, tokenizer: CLIPTokenizerFast) -> None:

@@ -1,12 +1,12 @@
-"""Is the graph the model? ONNX Runtime's answers held against torch's, at sizes the trace did not see."""
+"""Is the graph the model? An engine's answers held against torch's, at sizes the trace did not see."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import torch
 from numpy.typing import NDArray
 from torch import nn
@@ -14,26 +14,35 @@ from torch import nn
 from dressform_export.errors import ExportError
 from dressform_export.graphs import Leaf
 from dressform_export.manifest import Verification
-
-RELATIVE_TOLERANCE = 1e-3
-"""FP32 outputs may differ by this × max(1, the reference's largest absolute value)."""
-
-PIXEL_TOLERANCE = 1.0
-"""UINT8 outputs may differ by this: values at a rounding boundary fall on either side."""
-
-LABEL_TOLERANCE = 1e-3
-"""Share of labels that may differ: those of pixels where two classes are as likely."""
+from dressform_export.runner import Runner
 
 
-def verify_graph(leaf: Leaf, module: nn.Module, path: Path) -> tuple[Verification, ...]:
-    """Compare the graph at ``path`` with ``module`` at every probe.
+@dataclass(frozen=True)
+class Tolerance:
+    """What an output may differ from torch by, by what it holds."""
+
+    relative: float
+    """Of FP32 values: this × max(1, the reference's largest absolute value)."""
+    pixels: float
+    """Of UINT8 values: in steps of 255; even exact arithmetic needs 1, at a rounding boundary."""
+    labels: float
+    """Of class numbers: the share that may differ, those of pixels where two classes are as likely."""
+
+
+TOLERANCES: Mapping[str, Tolerance] = {
+    "fp32": Tolerance(relative=1e-3, pixels=1.0, labels=1e-3),
+    "fp16": Tolerance(relative=1e-2, pixels=3.0, labels=1e-2),
+    "bf16": Tolerance(relative=1e-1, pixels=24.0, labels=5e-2),
+}
+"""By precision. A half has 11 significant bits, a bfloat16 8: some errors of the last bit, added up over a graph."""
+
+
+def verify_graph(leaf: Leaf, module: nn.Module, run: Runner, precision: str = "fp32") -> tuple[Verification, ...]:
+    """Compare ``run`` with ``module`` at every probe, by the tolerance of ``precision``.
 
     Raises:
         ExportError: if an output's shape or dtype is another, or it differs by more than the tolerance.
     """
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     results = []
     for number, probe in enumerate(leaf.probes):
         inputs = leaf.example(probe, torch.Generator().manual_seed(number))
@@ -41,19 +50,25 @@ def verify_graph(leaf: Leaf, module: nn.Module, path: Path) -> tuple[Verificatio
             expected = module(**inputs).numpy()
         if not np.isfinite(expected).all():
             raise ExportError(f"the pipeline's {leaf.component} gives values that are not finite: it is damaged")
-        (actual,) = session.run(None, {name: tensor.numpy() for name, tensor in inputs.items()})
-        result = compare(expected, np.asarray(actual), leaf.sizes(probe), labels=leaf.labels)
+        actual = run({name: tensor.numpy() for name, tensor in inputs.items()})
+        result = compare(expected, actual, leaf.sizes(probe), TOLERANCES[precision], labels=leaf.labels)
         if not result.difference <= result.tolerance:  # NaN must not pass
             raise ExportError(
-                f"the {leaf.name} graph differs from torch by {result.difference:.3g} at {result.shapes}, and at "
-                f"most {result.tolerance:.3g} is allowed (largest value {result.reference_max:.3g})"
+                f"the {leaf.name} graph in {precision} differs from torch by {result.difference:.3g} at "
+                f"{result.shapes}, and at most {result.tolerance:.3g} is allowed (largest value "
+                f"{result.reference_max:.3g})"
             )
         results.append(result)
     return tuple(results)
 
 
 def compare(
-    expected: NDArray[Any], actual: NDArray[Any], sizes: dict[str, int], *, labels: bool = False
+    expected: NDArray[Any],
+    actual: NDArray[Any],
+    sizes: dict[str, int],
+    allowed: Tolerance = TOLERANCES["fp32"],
+    *,
+    labels: bool = False,
 ) -> Verification:
     """How far ``actual`` is from ``expected``: infinitely where shapes or dtypes differ, NaN where a value is.
 
@@ -62,7 +77,7 @@ def compare(
     uint8 = expected.dtype == np.uint8
     reference = expected.astype(np.float64)
     largest = float(np.abs(reference).max(initial=0.0))
-    tolerance = LABEL_TOLERANCE if labels else PIXEL_TOLERANCE if uint8 else RELATIVE_TOLERANCE * max(1.0, largest)
+    tolerance = allowed.labels if labels else allowed.pixels if uint8 else allowed.relative * max(1.0, largest)
     if expected.shape != actual.shape or expected.dtype != actual.dtype:
         return Verification(sizes, float("inf"), largest, tolerance)
     if labels:

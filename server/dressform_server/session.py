@@ -41,12 +41,24 @@ def options(config: Mapping[str, Any], threads: int) -> ort.SessionOptions:
     return chosen
 
 
-def providers(kind: str, device: int) -> list[Any]:
-    """Execution providers of an instance of ``kind`` (CPU or GPU) on GPU number ``device``, best first."""
-    cpu = "CPUExecutionProvider"
-    if kind == "GPU" and "CUDAExecutionProvider" in ort.get_available_providers():
-        return [("CUDAExecutionProvider", {"device_id": device}), cpu]
-    return [cpu]
+def providers(config: Mapping[str, Any], kind: str, device: int) -> list[Any]:
+    """Execution providers of an instance of ``kind`` (CPU or GPU) on GPU number ``device``, best first.
+
+    The options of CUDA's are those of the ``gpu_execution_accelerator`` named ``cuda`` in the model ``config``.
+
+    Raises:
+        ValueError: if a GPU is asked for and this ONNX Runtime has no CUDA.
+    """
+    cpu, cuda = "CPUExecutionProvider", "CUDAExecutionProvider"
+    if kind != "GPU":
+        return [cpu]
+    if cuda not in ort.get_available_providers():
+        raise ValueError("an instance on a GPU needs the package onnxruntime-gpu, and this is onnxruntime for CPUs")
+    accelerators = config.get("optimization", {}).get("execution_accelerators", {}).get("gpu_execution_accelerator", [])
+    options = {
+        key: value for entry in accelerators if entry["name"] == "cuda" for key, value in entry["parameters"].items()
+    }
+    return [(cuda, {"device_id": device} | options), cpu]
 
 
 def _integer(parameters: Mapping[str, Any], key: str, default: int) -> int:

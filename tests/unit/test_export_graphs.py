@@ -16,6 +16,7 @@ from tokenizers import Tokenizer
 
 from dressform_export import ExportError
 from dressform_export.graphs import PROBES, TRACED, Probe, UNet
+from dressform_export.runner import runner
 from dressform_export.source import open_source
 from dressform_export.verification import compare, verify_graph
 
@@ -114,7 +115,7 @@ def test_verification_finds_a_changed_weight(tiny_repository: Path, tiny_source:
     with torch.no_grad():
         model.conv_out.bias.add_(0.01)  # type: ignore[operator, union-attr]
     with pytest.raises(ExportError, match=r"the unet graph differs from torch by 0\.0[01].* allowed"):
-        verify_graph(leaf, leaf.module(model), tiny_repository / "unet" / "1" / "model.onnx")
+        verify_graph(leaf, leaf.module(model), runner(tiny_repository / "unet" / "1" / "model.onnx"))
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ import pytest
 from dressform_export import ExportError, exporter, onnx_file, read_manifest, source
 from dressform_export.__main__ import main
 from dressform_export.graphs import UNet
+from dressform_export.runner import runner
 from dressform_export.scheduler import SOLVER_OF_SCHEDULER, checked_scheduler, solver_of
 from dressform_export.settings import Settings
 from dressform_export.verification import verify_graph
@@ -242,7 +243,7 @@ def test_weights_that_are_not_finite(tiny_source: Path, tiny_repository: Path) -
     leaf, model = UNet(pipeline.dimensions), pipeline.load("unet")
     model.conv_out.bias[0] = float("nan")  # type: ignore[index, union-attr]
     with pytest.raises(ExportError, match="the pipeline's unet gives values that are not finite"):
-        verify_graph(leaf, leaf.module(model), tiny_repository / "unet" / "1" / "model.onnx")
+        verify_graph(leaf, leaf.module(model), runner(tiny_repository / "unet" / "1" / "model.onnx"))
 
 
 def test_zero_snr_is_fine_with_v_prediction() -> None:

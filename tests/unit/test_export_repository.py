@@ -60,6 +60,7 @@ def test_config_says_what_the_graph_has(tiny_repository: Path, leaf: str) -> Non
     assert in_config == in_graph == TENSORS[leaf]
     assert config.name == leaf
     assert config.backend == "onnxruntime"
+    assert config.default_model_filename == "model.onnx"
     assert config.max_batch_size == (64 if leaf == "unet" else 8)
     assert config.HasField("dynamic_batching") == (leaf != "unet")
 

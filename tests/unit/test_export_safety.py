@@ -15,7 +15,8 @@ from PIL import Image
 
 import safety
 from dressform_export import ExportError
-from dressform_export.onnx_file import export_graph
+from dressform_export.engines import chosen
+from dressform_export.onnx_file import export_leaf
 from dressform_export.progress import Silence
 from dressform_export.repository import copy_models, template_folder
 from dressform_export.safety import SafetyChecker, _resizing, _to_8_bits, open_safety_checker
@@ -65,7 +66,7 @@ def test_graph_decides_as_diffusers(checker: Any, tmp_path: Path) -> None:
 
     leaf = SafetyChecker(safety.processor(), safety.SIDE)
     copy_models(template_folder(), tmp_path, ["safety_checker"])
-    record = export_graph(leaf, leaf.module(checker), tmp_path, Silence())
+    record = export_leaf(leaf, leaf.module(checker), tmp_path, chosen([]), Silence())["fp32"]
     assert len(record.verification) == len(leaf.probes)
     session = onnxruntime.InferenceSession(str(tmp_path / record.file), providers=["CPUExecutionProvider"])
     actual, expected = [], []

@@ -47,7 +47,6 @@ class TritonPythonModel:
             int(settings["max_rows"]),
             TableWindow(self.table, colours, self.schedule.prediction_type),
             self.meter,
-            dtype=np.float16 if manifest["precision"] == "fp16" else np.float32,
             one_batch_at_a_time=settings["batching"] == "request",
         )
         self.table.beat(0, 0, 0)

@@ -1,0 +1,110 @@
+"""TensorRT's plans: optimisation profiles and the script that builds them, inside the Triton container, on the GPU.
+
+A plan is for one GPU model and one TensorRT version, so it is built where it will run. Nothing here was run on a GPU;
+profiles and script are generated and tested as text.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tritonclient.grpc.model_config_pb2 import DataType, ModelConfig
+
+from dressform_export.engines import FILES, PLAN
+from dressform_export.manifest import SizeRecord, Tryon
+
+SCRIPT = "build_tensorrt.sh"
+TRTEXEC = "/usr/src/tensorrt/bin/trtexec"
+"""Where NVIDIA's Triton container has it."""
+
+COUNTS = (1, 2, 4)
+"""Prompts, canvases or pictures of one request: fewest, usual, most (``num_images``)."""
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The shapes of each input of a leaf that a plan is made for: smallest, those it is tuned for, largest."""
+
+    smallest: Mapping[str, Shape]
+    usual: Mapping[str, Shape]
+    largest: Mapping[str, Shape]
+
+
+def profile(config: ModelConfig, size: SizeRecord, vae_factor: int, tryon: Tryon) -> Profile:
+    """The profile of the leaf that ``config`` (complete) is of.
+
+    Variable axes are, in this order: the rows; the count axis, of every leaf but the UNet; height and width, in pixels
+    of UINT8 inputs and in latents of others. Where garments enter by concatenation the UNet sees twice the height.
+    """
+    unet = config.name == "unet"
+    rows = (1, 2, config.max_batch_size)
+    shapes: list[dict[str, Shape]] = [{}, {}, {}]
+    for tensor in config.input:
+        unit = 1 if tensor.data_type == DataType.Value("TYPE_UINT8") else vae_factor
+        stacked = 2 if unet and tryon == "concat" else 1
+        heights = (size.minimum // unit, stacked * size.height // unit, stacked * size.maximum // unit)
+        widths = (size.minimum // unit, size.width // unit, size.maximum // unit)
+        dims = list(tensor.reshape.shape if tensor.HasField("reshape") else tensor.dims)
+        for number, made in enumerate(shapes):
+            variable = iter(([] if unet else [COUNTS[number]]) + [heights[number], widths[number]])
+            made[tensor.name] = (rows[number], *(next(variable) if axis == -1 else axis for axis in dims))
+    return Profile(*shapes)
+
+
+def build_command(leaf: str, shapes: Profile) -> list[str]:
+    """The words of the ``trtexec`` call that builds the plan of ``leaf`` from its plain fp16 graph, in the repository.
+
+    The network is strongly typed: what the graph keeps in FP32 stays so.
+    """
+    folder = f"{leaf}/1"
+    return [
+        TRTEXEC,
+        f"--onnx={folder}/{FILES['fp16_plain']}",
+        "--stronglyTyped",
+        f"--minShapes={_spec(shapes.smallest)}",
+        f"--optShapes={_spec(shapes.usual)}",
+        f"--maxShapes={_spec(shapes.largest)}",
+        "--timingCacheFile=tensorrt.timing",
+        f"--saveEngine={folder}/{PLAN}.partial",
+        "--skipInference",
+    ]
+
+
+def build_script(profiles: Mapping[str, Profile]) -> str:
+    """A bash script, run in the repository, that builds the plans of the leaves in ``profiles``; finished ones stay."""
+    lines = [
+        "#!/bin/bash",
+        "# Builds the TensorRT plans of this repository, on the GPU that will serve them, in the Triton container:",
+        '#   docker run --rm --gpus all -v "$PWD":/models -w /models nvcr.io/nvidia/tritonserver:26.07-py3 \\',
+        f"#     ./{SCRIPT}",
+        "# Written by dressform-export; not run by it.",
+        "set -euo pipefail",
+        'cd "$(dirname "$0")"',
+    ]
+    for number, (leaf, shapes) in enumerate(profiles.items(), 1):
+        plan = f"{leaf}/1/{PLAN}"
+        lines += [
+            "",
+            f"if [ {plan} -nt {leaf}/1/{FILES['fp16_plain']} ]; then",
+            f'  echo "[{number}/{len(profiles)}] {leaf}: built already"',
+            "else",
+            f'  echo "[{number}/{len(profiles)}] {leaf}: building"',
+            f"  {shlex.join(build_command(leaf, shapes))}",
+            f"  mv {plan}.partial {plan}",
+            "fi",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def write_script(repository: Path, profiles: Mapping[str, Profile]) -> None:
+    """Write ``build_tensorrt.sh`` into ``repository``."""
+    (repository / SCRIPT).write_text(build_script(profiles), encoding="utf-8")
+
+
+def _spec(shapes: Mapping[str, Shape]) -> str:
+    return ",".join(f"{name}:{'x'.join(map(str, shape))}" for name, shape in shapes.items())
