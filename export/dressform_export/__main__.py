@@ -74,10 +74,25 @@ def _export(given: list[str]) -> int:
         help=f"one or more of {', '.join(ENGINES)} (default {DEFAULT}); the first is served unless another is asked "
         "for (after SOURCE OUT, or end the list with --)",
     )
+    parser.add_argument(
+        "--calibration",
+        metavar="DATA",
+        help="what openvino-int8 is calibrated on: wardrobe:SEEDS, drawn people, or a folder of examples with person, "
+        "garment, mask and captions.jsonl, as for training (default wardrobe:16)",
+    )
+    parser.add_argument(
+        "--calibration-samples",
+        type=int,
+        metavar="N",
+        help="UNet calls to calibrate on, along whole trajectories (default 64)",
+    )
     parser.add_argument("--force", action="store_true", help="replace an earlier export at OUT")
     options = parser.parse_args(given)
+    from dressform_export.calibration import Calibration
     from dressform_export.exporter import export_pipeline  # torch takes seconds to import: after the arguments
 
+    asked = {"data": options.calibration, "samples": options.calibration_samples}
+    calibration = {name: value for name, value in asked.items() if value is not None}
     progress = Progress()
     manifest = export_pipeline(
         options.source,
@@ -87,6 +102,7 @@ def _export(given: list[str]) -> int:
         tryon=options.tryon,
         safety_checker=options.safety_checker,
         engines=options.engine,
+        calibration=Calibration(**calibration) if calibration else None,
         force=options.force,
         progress=progress,
     )

@@ -10,7 +10,7 @@ side; ``configs/<engine>.pbtxt`` (for ``--model-config-name``, ``dressform serve
     fp16             model.fp16.onnx        fp32: half weights, unsafe operators kept in FP32    onnxruntime-fp16, cuda
     fp16_plain       model.plain.onnx       the same, of the graph as traced                     tensorrt
     openvino         model.xml, .bin        fp32: OpenVINO IR, half weights, run in bfloat16     openvino
-    openvino_int8    model.int8.xml, .bin   openvino: quantised by NNCF (the UNet alone)         openvino-int8
+    openvino_int8    model.int8.xml, .bin   fp32: the UNet quantised by NNCF, the rest bfloat16  openvino-int8
     plan             model.plan             fp16_plain, by trtexec on the target GPU             tensorrt
 
 ONNX Runtime and OpenVINO read the fused attention (an operator of ONNX Runtime's own), TensorRT does not.
@@ -69,6 +69,8 @@ class Engine:
     file: str | None = None
     gpu: bool = False
     modules: tuple[str, ...] = ()
+    extra: str = "export"
+    """Of this distribution, with which ``modules`` are installed."""
 
     def graph_of(self, leaf: str) -> GraphKind:
         """The graph that ``leaf`` is run from."""
@@ -95,7 +97,25 @@ ENGINES: Mapping[str, Engine] = MappingProxyType(
         for engine in (
             Engine("onnxruntime", "onnxruntime", "fp32", "fp32"),
             Engine("onnxruntime-fp16", "onnxruntime", "fp16", "fp16"),
-            Engine("openvino", "openvino", "bf16", "openvino", parameters=_OPENVINO, modules=("openvino",)),
+            Engine(
+                "openvino",
+                "openvino",
+                "bf16",
+                "openvino",
+                parameters=_OPENVINO,
+                modules=("openvino",),
+                extra="openvino",
+            ),
+            Engine(
+                "openvino-int8",
+                "openvino",
+                "int8",
+                "openvino",
+                special={"unet": "openvino_int8"},
+                parameters=_OPENVINO,
+                modules=("openvino", "nncf"),
+                extra="int8",
+            ),
             Engine("cuda", "onnxruntime", "fp16", "fp16", accelerator=("cuda", _CUDA), gpu=True),
             Engine("tensorrt", "tensorrt", "fp16", "fp16_plain", file=PLAN, gpu=True),
         )
@@ -124,7 +144,7 @@ def chosen(names: Sequence[str]) -> tuple[Engine, ...]:
         if missing:
             raise ExportError(
                 f"engine {engine.name!r} needs {', '.join(missing)}, which is not installed: "
-                f"pip install 'dressform[{engine.backend}]'"
+                f"pip install 'dressform[{engine.extra}]'"
             )
     return engines
 

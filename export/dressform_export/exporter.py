@@ -14,19 +14,23 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 
 from dressform_export import repository, tensorrt
+from dressform_export.calibration import Calibration
 from dressform_export.catvton import PREFIX, open_attention
-from dressform_export.engines import ENGINES, Engine, GraphKind, chosen, graphs_needed
+from dressform_export.engines import DEFAULT, ENGINES, Engine, GraphKind, chosen, graphs_needed
 from dressform_export.errors import ExportError
-from dressform_export.graphs import LEAVES, LEAVES_WITHOUT_TEXT, Leaf
+from dressform_export.graphs import LEAVES, LEAVES_WITHOUT_TEXT, Leaf, UNet
 from dressform_export.latent_colours import latent_to_rgb
 from dressform_export.manifest import (
     FILE as MANIFEST_FILE,
 )
 from dressform_export.manifest import (
+    CalibrationRecord,
     DefaultsRecord,
     EngineRecord,
     GraphRecord,
@@ -37,7 +41,7 @@ from dressform_export.manifest import (
     UNetRecord,
     VaeRecord,
 )
-from dressform_export.onnx_file import export_leaf, weights_of
+from dressform_export.onnx_file import converted, export_leaf, weights_of
 from dressform_export.parser import Parser, ParserSource, open_parser
 from dressform_export.progress import Progress, Silence
 from dressform_export.safety import open_safety_checker
@@ -57,6 +61,7 @@ DISTRIBUTIONS = (
     "onnx",
     "onnxruntime",
     "openvino",
+    "nncf",
 )
 
 
@@ -69,6 +74,7 @@ def export_pipeline(
     tryon: str | None = None,
     safety_checker: bool = True,
     engines: Sequence[str] = (),
+    calibration: Calibration | None = None,
     force: bool = False,
     progress: Progress | None = None,
 ) -> Manifest:
@@ -78,13 +84,15 @@ def export_pipeline(
     the source, where it has one. ``tryon`` is ``catvton=PATH``, a CatVTON checkpoint to put over the source's UNet; by
     default the source's own ``dressform.json`` says what it can. ``safety_checker`` false leaves the source's out.
     ``engines`` are names of `dressform_export.engines.ENGINES`, by default ONNX Runtime alone; the first is served
-    unless another is asked for. ``force`` replaces an earlier export at ``out``.
+    unless another is asked for. ``calibration`` is for ``openvino-int8``, by default a part of the demonstration's
+    wardrobe. ``force`` replaces an earlier export at ``out``.
 
     Raises:
         ExportError: if the source cannot be exported, ``out`` cannot be written, or a graph differs from torch.
     """
     progress = progress or Silence()
     wanted = chosen(engines)
+    calibration = _checked(calibration, wanted)
     target = _admitted(Path(out), force)
     with progress.stage(f"inspect {source}"):
         attention = None if tryon is None else open_attention(_checkpoint(tryon))
@@ -100,17 +108,33 @@ def export_pipeline(
         graphs = _export_graphs(leaves, pipeline, segmenter, wanted, staging, progress)
         with progress.stage("fit preview colours"):
             colours = latent_to_rgb(staging, pipeline.dimensions.vae_factor, pipeline.scaling_factor)
-        with progress.stage("write tokenizer, scheduler and manifest"):
+        with progress.stage("write tokenizer and scheduler"):
             if pipeline.has_text:
                 repository.write_tokenizer(staging, pipeline.tokenizer)
-            manifest = _manifest(pipeline, segmenter, _engine_records(wanted, graphs), colours)
             repository.write_scheduler(staging, checked_scheduler(pipeline.scheduler)[0])
+        calibrated = None
+        if calibration is not None:
+            plain = _manifest(pipeline, segmenter, _engine_records([ENGINES[DEFAULT]], graphs), colours)
+            calibrated = _quantise(plain, pipeline, leaves, graphs, staging, calibration, progress)
+        manifest = _manifest(pipeline, segmenter, _engine_records(wanted, graphs), colours)
+        manifest = replace(manifest, calibration=calibrated)
+        with progress.stage("write manifest"):
             manifest.write(staging)
             _remove_unused(staging, wanted, graphs)
             if ENGINES["tensorrt"] in wanted:
                 _write_tensorrt(staging, manifest)
         _move_into_place(staging, target)
     return manifest
+
+
+def _checked(calibration: Calibration | None, engines: Sequence[Engine]) -> Calibration | None:
+    """What int8 is to be calibrated on; None where no engine is int8."""
+    if ENGINES["openvino-int8"] in engines:
+        calibration = calibration or Calibration()
+        calibration.check()
+    elif calibration is not None:
+        raise ExportError("calibration is for engine 'openvino-int8', which is not among those asked for")
+    return calibration
 
 
 def _checkpoint(tryon: str) -> str:
@@ -139,11 +163,11 @@ def _admitted(out: Path, force: bool) -> Path:
 def _check_disk(pipeline: Source, segmenter: ParserSource | None, engines: Sequence[Engine], folder: Path) -> None:
     """Refuse before the work where the graphs would not fit: all in FP32, the largest twice while it is gathered.
 
-    Each other graph has half weights.
+    Each other graph has half weights, or smaller ones.
     """
     sizes = [4 * pipeline.parameters(component) for component in pipeline.weights]
     sizes += [4 * segmenter.parameters] if segmenter else []
-    others = len({engine.graph for engine in engines} - {"fp32"})
+    others = len({kind for engine in engines for kind in (engine.graph, *engine.special.values())} - {"fp32"})
     needed, free = int(sum(sizes) * (1 + others / 2)) + max(sizes) + 2**26, shutil.disk_usage(folder).free
     if free < needed:
         raise ExportError(f"the export needs {needed / 1e9:.1f} GB in {folder}, and {free / 1e9:.1f} GB are free")
@@ -203,6 +227,27 @@ def _export_graphs(
         del model
         gc.collect()
     return records
+
+
+def _quantise(
+    manifest: Manifest,
+    pipeline: Source,
+    leaves: Sequence[Leaf],
+    graphs: dict[str, dict[GraphKind, GraphRecord]],
+    staging: Path,
+    calibration: Calibration,
+    progress: Progress,
+) -> CalibrationRecord:
+    """Add the UNet's int8 graph to ``graphs``; ``manifest`` is that of the FP32 graphs in ``staging``."""
+    from dressform_export.int8 import write_int8  # an extra: imported where it is asked for
+
+    calls, record = calibration.collected(manifest, staging, progress)
+    leaf = next(leaf for leaf in leaves if leaf.name == UNet.name)
+    module = leaf.module(pipeline.load(leaf.component))
+    graphs[leaf.name]["openvino_int8"] = converted(
+        leaf, module, staging, "openvino_int8", partial(write_int8, calls=calls), progress
+    )
+    return record
 
 
 def _engine_records(

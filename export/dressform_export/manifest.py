@@ -45,6 +45,16 @@ class AttentionRecord:
 
 
 @dataclass(frozen=True)
+class CalibrationRecord:
+    """What int8 was calibrated on: ``samples`` UNet calls drawn by ``seed`` from ``data``, of this ``identity``."""
+
+    data: str
+    identity: str
+    samples: int
+    seed: int
+
+
+@dataclass(frozen=True)
 class UNetRecord:
     """The denoiser's channels and what it predicts."""
 
@@ -198,6 +208,8 @@ class Manifest:
     """Whether pictures are checked, and flagged ones blanked."""
     attention: AttentionRecord | None = None
     """None: the pipeline's own UNet."""
+    calibration: CalibrationRecord | None = None
+    """None: no int8."""
     warnings: tuple[str, ...] = ()
     engine: str = "onnxruntime"
     """The one that ``config.pbtxt`` is for."""
@@ -254,9 +266,11 @@ def read_manifest(repository: Path) -> Manifest:
             for name, engine in record.pop("engines").items()
         }
         parser, text, attention = (record.pop(key) for key in ("parser", "text", "attention"))
+        calibration = record.pop("calibration")
         return Manifest(
             parser=None if parser is None else ParserRecord(**parser),
             attention=None if attention is None else AttentionRecord(**attention),
+            calibration=None if calibration is None else CalibrationRecord(**calibration),
             source=SourceRecord(**record.pop("source")),
             unet=UNetRecord(**record.pop("unet")),
             vae=VaeRecord(**record.pop("vae")),

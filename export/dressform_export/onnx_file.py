@@ -46,18 +46,36 @@ def export_leaf(
         export(module.eval(), leaf, traced, opset=OPSET)
         move_weights_out(traced)
     needed = graphs_needed(engines, leaf.name) | {"fp32"}
-    records: dict[GraphKind, GraphRecord] = {}
-    for kind, convert in _CONVERSIONS.items():
-        if kind in needed:
-            path = folder / FILES[kind]
-            with progress.stage(f"{leaf.name}: {path.name}"), _quiet():
-                convert(traced, path)
-                verification = verify_graph(leaf, module, runner(path, PRECISIONS[kind]), PRECISIONS[kind])
-            _tell(leaf, verification, progress)
-            records[kind] = _record(path, repository, verification)
+    records = {
+        kind: converted(leaf, module, repository, kind, convert, progress)
+        for kind, convert in _CONVERSIONS.items()
+        if kind in needed
+    }
     _validate(leaf, module, traced, records["fp32"].verification)
     complete_leaf(repository, leaf.name, traced, engines)
     return records
+
+
+def converted(
+    leaf: Leaf,
+    module: nn.Module,
+    repository: Path,
+    kind: GraphKind,
+    convert: Callable[[Path, Path], None],
+    progress: Progress,
+) -> GraphRecord:
+    """Make the graph ``kind`` of ``leaf`` by ``convert`` from the FP32 one, and hold it against ``module``.
+
+    Raises:
+        ExportError: if it cannot be made, or differs.
+    """
+    folder = repository / leaf.name / VERSION
+    path = folder / FILES[kind]
+    with progress.stage(f"{leaf.name}: {path.name}"), _quiet():
+        convert(folder / FILES["fp32"], path)
+        verification = verify_graph(leaf, module, runner(path, PRECISIONS[kind]), PRECISIONS[kind])
+    _tell(leaf, verification, progress)
+    return _record(path, repository, verification)
 
 
 def _to_half(source: Path, target: Path) -> None:
@@ -83,7 +101,10 @@ _CONVERSIONS: Mapping[GraphKind, Callable[[Path, Path], None]] = {
     "fp16": _to_half,
     "openvino": _to_openvino,
 }
-"""How each graph is made from the FP32 one; in this order, for that one is as traced until its attention is fused."""
+"""How each graph is made from the FP32 one; in this order, for that one is as traced until its attention is fused.
+
+The int8 graph needs all others of the pipeline before it can be calibrated (`dressform_export.int8`).
+"""
 
 
 def _validate(leaf: Leaf, module: nn.Module, path: Path, verification: Sequence[Verification]) -> None:

@@ -33,6 +33,7 @@ TOLERANCES: Mapping[str, Tolerance] = {
     "fp32": Tolerance(relative=1e-3, pixels=1.0, labels=1e-3),
     "fp16": Tolerance(relative=1e-2, pixels=3.0, labels=1e-2),
     "bf16": Tolerance(relative=1e-1, pixels=24.0, labels=5e-2),
+    "int8": Tolerance(relative=3e-1, pixels=24.0, labels=5e-2),
 }
 """By precision. A half has 11 significant bits, a bfloat16 8: some errors of the last bit, added up over a graph."""
 
