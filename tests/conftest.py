@@ -56,6 +56,7 @@ def demo_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return _exported(MODEL, tmp_path_factory.mktemp("repository") / "demo")
 
 
+@pytest.fixture(scope="session")
 def engines_repository(tiny_tryon_source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """``tiny_tryon_source``, exported for several engines; OpenVINO is its default."""
     from dressform_export import export_pipeline
