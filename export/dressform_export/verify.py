@@ -70,9 +70,7 @@ def verify(
         for name, engine in part.engines.items()
     }
     manifest = replace(manifest, engines={**manifest.engines, **measures}, accepted=part.accepted)
-    for name, engine in measures.items():
-        if engine.capacity is not None:
-            _write_max_rows(repository, name, engine.capacity.max_rows, default=name == manifest.engine)
+    _write_max_rows(repository, manifest)
     write_report(repository, manifest, references, pictures)
     manifest.write(repository)
     return manifest
@@ -113,15 +111,22 @@ def _most_rows(repository: Path) -> int:
     return int(parse_config(path.read_text(encoding="utf-8"), str(path)).max_batch_size)
 
 
-def _write_max_rows(repository: Path, engine: str, rows: int, *, default: bool) -> None:
-    """Write the denoiser's config for ``engine``, and, for the ``default`` one, that without a name."""
+def _write_max_rows(repository: Path, manifest: Manifest) -> None:
+    """Write the denoiser's config for each engine, with the rows that fit where it was measured, else as it was.
+
+    That of the default engine is also the one without a name.
+    """
     denoise = repository / "denoise"
-    config = parse_config((denoise / layout.CONFIG).read_text(encoding="utf-8"), str(denoise / layout.CONFIG))
-    config.parameters[MAX_ROWS].string_value = str(rows)
-    text = config_text(config, engine, "dressform-export verify")
-    folder = denoise / layout.CONFIGS
-    folder.mkdir(exist_ok=True)
-    for path in (folder / f"{engine}.pbtxt", *([denoise / layout.CONFIG] if default else [])):
-        partial = path.with_suffix(".partial")
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
+    default = denoise / layout.CONFIG
+    (denoise / layout.CONFIGS).mkdir(exist_ok=True)
+    before = default.read_text(encoding="utf-8")
+    for name, engine in manifest.engines.items():
+        named = denoise / layout.CONFIGS / f"{name}.pbtxt"
+        text = named.read_text(encoding="utf-8") if named.is_file() else before
+        config = parse_config(text, str(named))
+        if engine.capacity is not None:
+            config.parameters[MAX_ROWS].string_value = str(engine.capacity.max_rows)
+        for path in (named, *([default] if name == manifest.engine else [])):
+            partial = path.with_suffix(".partial")
+            partial.write_text(config_text(config, name, "dressform-export verify"), encoding="utf-8")
+            os.replace(partial, path)

@@ -16,10 +16,15 @@ LARGEST_FILE = 300_000
 """Bytes that a file may have, fewer than the smallest graph's."""
 
 
+def _interruptible() -> None:
+    """As from a terminal: what a shell runs in the background, these tests too, ignores SIGINT."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_export_leaves_nothing(tiny_source: Path, tmp_path: Path, number: signal.Signals) -> None:
     command = [*COMMAND, str(tiny_source), str(tmp_path / "out")]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=_interruptible) as process:
         deadline = time.monotonic() + 300
         while not list(tmp_path.glob(".out.*/text_encoder/1/model.onnx")):
             assert process.poll() is None, "it ended before it was interrupted"

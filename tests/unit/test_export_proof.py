@@ -175,9 +175,12 @@ def test_verify_measures_and_writes(engines_repository: Path, tmp_path: Path) ->
     assert 10**7 < capacity.fixed + capacity.per_row < 10**11
     assert 1 <= capacity.max_rows <= 64
     assert (capacity.height, capacity.width) == (before.size.height, before.size.width)
-    for path in (out / "denoise" / "configs" / "openvino.pbtxt", out / "denoise" / "config.pbtxt"):
-        config = text_format.Parse(path.read_text(), ModelConfig())
-        assert config.parameters["max_rows"].string_value == str(capacity.max_rows)
+    written = {
+        path.stem: text_format.Parse(path.read_text(), ModelConfig()).parameters["max_rows"].string_value
+        for path in (*(out / "denoise" / "configs").iterdir(), out / "denoise" / "config.pbtxt")
+    }
+    measured = dict.fromkeys(("openvino", "config"), str(capacity.max_rows))
+    assert written == dict.fromkeys(("cuda", "onnxruntime", "onnxruntime-fp16"), "32") | measured
     assert not list((out / "denoise").rglob("*.partial"))
     assert "rows fit into" in (out / REPORT).read_text()
 
