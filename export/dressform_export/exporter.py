@@ -19,11 +19,12 @@ from functools import partial
 from itertools import groupby
 from pathlib import Path
 
-from dressform_export import repository, tensorrt
+from dressform_export import repository
 from dressform_export.calibration import Calibration
 from dressform_export.catvton import PREFIX, open_attention
-from dressform_export.engines import DEFAULT, ENGINES, Engine, GraphKind, chosen, graphs_needed
+from dressform_export.engines import DEFAULT, ENGINES, Engine, chosen, graphs_needed
 from dressform_export.errors import ExportError
+from dressform_export.flops import flops
 from dressform_export.graphs import LEAVES, LEAVES_WITHOUT_TEXT, Leaf, UNet
 from dressform_export.latent_colours import latent_to_rgb
 from dressform_export.manifest import (
@@ -33,7 +34,6 @@ from dressform_export.manifest import (
     CalibrationRecord,
     DefaultsRecord,
     EngineRecord,
-    GraphRecord,
     Manifest,
     SizeRecord,
     SourceRecord,
@@ -41,12 +41,16 @@ from dressform_export.manifest import (
     UNetRecord,
     VaeRecord,
 )
-from dressform_export.onnx_file import converted, export_leaf, weights_of
+from dressform_export.onnx_file import ExportedLeaf, converted, export_leaf, weights_of
 from dressform_export.parser import Parser, ParserSource, open_parser
 from dressform_export.progress import Progress, Silence
+from dressform_export.proof import STEPS, TorchLeaves, gated, proven, referenced
+from dressform_export.report import write_report
 from dressform_export.safety import open_safety_checker
 from dressform_export.scheduler import checked_scheduler, solver_of
 from dressform_export.source import SAFETY_CHECKER, Source, open_source
+from dressform_export.tensorrt import complete_tensorrt
+from dressform_export.trajectory import proof_request
 
 SMALLEST_SIDE, LARGEST_SIDE = 64, 1024
 """Bounds of a picture's side in pixels, widened where the pipeline's own size lies outside."""
@@ -75,6 +79,7 @@ def export_pipeline(
     safety_checker: bool = True,
     engines: Sequence[str] = (),
     calibration: Calibration | None = None,
+    accept_failed_gates: bool = False,
     force: bool = False,
     progress: Progress | None = None,
 ) -> Manifest:
@@ -85,10 +90,12 @@ def export_pipeline(
     default the source's own ``dressform.json`` says what it can. ``safety_checker`` false leaves the source's out.
     ``engines`` are names of `dressform_export.engines.ENGINES`, by default ONNX Runtime alone; the first is served
     unless another is asked for. ``calibration`` is for ``openvino-int8``, by default a part of the demonstration's
-    wardrobe. ``force`` replaces an earlier export at ``out``.
+    wardrobe. Each engine paints a picture, and one that is too far from torch's stops the export unless
+    ``accept_failed_gates``. ``force`` replaces an earlier export at ``out``.
 
     Raises:
-        ExportError: if the source cannot be exported, ``out`` cannot be written, or a graph differs from torch.
+        ExportError: if the source cannot be exported, ``out`` cannot be written, or a graph or a picture differs
+            from torch by more than is allowed.
     """
     progress = progress or Silence()
     wanted = chosen(engines)
@@ -105,7 +112,7 @@ def export_pipeline(
     leaves += [Parser(segmenter)] if segmenter else []
     with _staging(target) as staging:
         repository.copy_models(repository.template_folder(), staging, [leaf.name for leaf in leaves])
-        graphs = _export_graphs(leaves, pipeline, segmenter, wanted, staging, progress)
+        exported, operations = _export_graphs(leaves, pipeline, segmenter, wanted, staging, progress)
         with progress.stage("fit preview colours"):
             colours = latent_to_rgb(staging, pipeline.dimensions.vae_factor, pipeline.scaling_factor)
         with progress.stage("write tokenizer and scheduler"):
@@ -114,15 +121,15 @@ def export_pipeline(
             repository.write_scheduler(staging, checked_scheduler(pipeline.scheduler)[0])
         calibrated = None
         if calibration is not None:
-            plain = _manifest(pipeline, segmenter, _engine_records([ENGINES[DEFAULT]], graphs), colours)
-            calibrated = _quantise(plain, pipeline, leaves, graphs, staging, calibration, progress)
-        manifest = _manifest(pipeline, segmenter, _engine_records(wanted, graphs), colours)
+            plain = _manifest(pipeline, segmenter, _engine_records([ENGINES[DEFAULT]], exported), operations, colours)
+            calibrated = _quantise(plain, leaves, exported, staging, calibration, progress)
+        manifest = _manifest(pipeline, segmenter, _engine_records(wanted, exported), operations, colours)
         manifest = replace(manifest, calibration=calibrated)
-        with progress.stage("write manifest"):
-            manifest.write(staging)
-            _remove_unused(staging, wanted, graphs)
-            if ENGINES["tensorrt"] in wanted:
-                _write_tensorrt(staging, manifest)
+        manifest = _prove(manifest, leaves, pipeline, exported, staging, progress, accept=accept_failed_gates)
+        manifest.write(staging)
+        _remove_unused(staging, wanted, exported)
+        if ENGINES["tensorrt"] in wanted:
+            complete_tensorrt(staging, manifest)
         _move_into_place(staging, target)
     return manifest
 
@@ -215,73 +222,85 @@ def _export_graphs(
     engines: Sequence[Engine],
     staging: Path,
     progress: Progress,
-) -> dict[str, dict[GraphKind, GraphRecord]]:
-    """All graphs by leaf, one component in memory at a time."""
-    records: dict[str, dict[GraphKind, GraphRecord]] = {}
+) -> tuple[dict[str, ExportedLeaf], dict[str, int]]:
+    """All graphs by leaf, one component in memory at a time; and the operations of a row of the default size."""
+    exported: dict[str, ExportedLeaf] = {}
+    operations: dict[str, int] = {}
+    height, width = pipeline.size
     for component, group in groupby(leaves, key=_component):
         with progress.stage(f"load {component}"):
             own = segmenter is not None and component == Parser.component
             model = segmenter.load() if segmenter and own else pipeline.load(component)
         for leaf in group:
-            records[leaf.name] = export_leaf(leaf, leaf.module(model), staging, engines, progress)
-        del model
+            module = leaf.module(model)
+            exported[leaf.name] = export_leaf(leaf, module, staging, engines, progress)
+            stacked = 2 if leaf.name == UNet.name and pipeline.settings.tryon == "concat" else 1
+            operations[leaf.name] = flops(leaf, module, leaf.usual(stacked * height, width))
+        del model, module
         gc.collect()
-    return records
+    return exported, operations
 
 
 def _quantise(
     manifest: Manifest,
-    pipeline: Source,
     leaves: Sequence[Leaf],
-    graphs: dict[str, dict[GraphKind, GraphRecord]],
+    exported: dict[str, ExportedLeaf],
     staging: Path,
     calibration: Calibration,
     progress: Progress,
 ) -> CalibrationRecord:
-    """Add the UNet's int8 graph to ``graphs``; ``manifest`` is that of the FP32 graphs in ``staging``."""
+    """Add the UNet's int8 graph to ``exported``; ``manifest`` is that of the FP32 graphs in ``staging``."""
     from dressform_export.int8 import write_int8  # an extra: imported where it is asked for
 
     calls, record = calibration.collected(manifest, staging, progress)
     leaf = next(leaf for leaf in leaves if leaf.name == UNet.name)
-    module = leaf.module(pipeline.load(leaf.component))
-    graphs[leaf.name]["openvino_int8"] = converted(
-        leaf, module, staging, "openvino_int8", partial(write_int8, calls=calls), progress
-    )
+    plain, convert = exported[leaf.name], partial(write_int8, calls=calls)
+    graph = converted(leaf, plain.references, staging, "openvino_int8", convert, progress)
+    exported[leaf.name] = replace(plain, graphs={**plain.graphs, "openvino_int8": graph})
     return record
 
 
-def _engine_records(
-    engines: Sequence[Engine], graphs: Mapping[str, Mapping[GraphKind, GraphRecord]]
-) -> dict[str, EngineRecord]:
+def _prove(
+    manifest: Manifest,
+    leaves: Sequence[Leaf],
+    pipeline: Source,
+    exported: Mapping[str, ExportedLeaf],
+    staging: Path,
+    progress: Progress,
+    *,
+    accept: bool,
+) -> Manifest:
+    """The ``manifest`` with the proof of every engine's picture; references and report are written to ``staging``."""
+    answers = {leaf: one.references for leaf, one in exported.items()}
+    request = proof_request(manifest, STEPS)
+    torch_leaves = TorchLeaves(leaves, pipeline.load)
+    manifest, references = referenced(answers, request, staging, manifest, torch_leaves, progress)
+    del torch_leaves
+    gc.collect()
+    manifest, pictures = proven(manifest, staging, references, progress)
+    manifest = gated(manifest, accept=accept)
+    references.write(staging)
+    write_report(staging, manifest, references, pictures)
+    return manifest
+
+
+def _engine_records(engines: Sequence[Engine], exported: Mapping[str, ExportedLeaf]) -> dict[str, EngineRecord]:
     return {
         engine.name: EngineRecord(
             engine.backend,
             engine.precision,
             executed=not engine.gpu,
-            graphs={leaf: records[engine.graph_of(leaf)] for leaf, records in graphs.items()},
+            graphs={leaf: one.graphs[engine.graph_of(leaf)] for leaf, one in exported.items()},
         )
         for engine in engines
     }
 
 
-def _write_tensorrt(staging: Path, manifest: Manifest) -> None:
-    configs = repository.read_configs(staging)
-    tensorrt.write_script(
-        staging,
-        {
-            leaf: tensorrt.profile(configs[leaf], manifest.size, manifest.vae.factor, manifest.tryon)
-            for leaf in manifest.graphs
-        },
-    )
-
-
-def _remove_unused(
-    staging: Path, engines: Sequence[Engine], graphs: Mapping[str, Mapping[GraphKind, GraphRecord]]
-) -> None:
+def _remove_unused(staging: Path, engines: Sequence[Engine], exported: Mapping[str, ExportedLeaf]) -> None:
     """Remove the graphs that others were made from and no engine runs."""
-    for leaf, records in graphs.items():
-        for kind in records.keys() - graphs_needed(engines, leaf):
-            path = staging / records[kind].file
+    for leaf, one in exported.items():
+        for kind in one.graphs.keys() - graphs_needed(engines, leaf):
+            path = staging / one.graphs[kind].file
             path.unlink()
             weights_of(path).unlink(missing_ok=True)
 
@@ -294,6 +313,7 @@ def _manifest(
     pipeline: Source,
     segmenter: ParserSource | None,
     engines: dict[str, EngineRecord],
+    operations: dict[str, int],
     colours: tuple[tuple[float, ...], ...],
 ) -> Manifest:
     scheduler, warnings = checked_scheduler(pipeline.scheduler)
@@ -316,6 +336,7 @@ def _manifest(
             ),
             engines=engines,
             engine=next(iter(engines)),
+            flops=operations,
             latent_to_rgb=colours,
             parser=segmenter.record if segmenter else None,
             safety_checker=SAFETY_CHECKER in pipeline.components,

@@ -87,6 +87,10 @@ class Leaf(OnnxConfig):  # type: ignore[misc]
         return PROBES
 
     @abstractmethod
+    def usual(self, height: int, width: int) -> Probe:
+        """The sizes of one row for a picture of ``height`` × ``width`` pixels."""
+
+    @abstractmethod
     def module(self, model: nn.Module) -> nn.Module:
         """The module to trace, over the pipeline's component ``model``."""
 
@@ -111,6 +115,10 @@ class PipelineLeaf(Leaf):
     def __init__(self, dimensions: Dimensions) -> None:
         super().__init__()
         self.dimensions = dimensions
+
+    @override
+    def usual(self, height: int, width: int) -> Probe:
+        return Probe(1, 1, height // self.dimensions.vae_factor, width // self.dimensions.vae_factor)
 
 
 class Graph(nn.Module):

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+
+from dressform_export.errors import ExportError
 
 FORMAT = 1
 FILE = "manifest.json"
@@ -146,11 +148,12 @@ class ParserRecord:
 
 @dataclass(frozen=True)
 class Verification:
-    """One comparison with torch: largest absolute difference (of labels: the share that differs), and the largest
-    value torch gave."""
+    """One comparison with torch: largest absolute difference and relative one (the norm of the difference by that of
+    what torch gave; of labels both are the share that differs), and the largest value torch gave."""
 
     shapes: Mapping[str, int]
     difference: float
+    relative: float
     reference_max: float
     tolerance: float
 
@@ -171,6 +174,36 @@ class GraphRecord:
 
 
 @dataclass(frozen=True)
+class PictureRecord:
+    """The picture at the end of a whole trajectory beside torch's in FP32.
+
+    ``psnr`` in dB (100: equal), the least that its precision is allowed, ``gate``, and the seconds it took.
+    """
+
+    psnr: float
+    gate: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class CapacityRecord:
+    """What one machine does with an engine at ``height`` × ``width`` pixels, as ``verify`` measured it there.
+
+    ``memory``: bytes that were free; ``fixed``: those of all graphs, loaded and used once; ``per_row``: those of each
+    row of a UNet call beyond; ``step_seconds``: time of a call by its rows; ``max_rows``: rows that fit.
+    """
+
+    machine: str
+    height: int
+    width: int
+    memory: int
+    fixed: int
+    per_row: int
+    step_seconds: Mapping[str, float]
+    max_rows: int
+
+
+@dataclass(frozen=True)
 class EngineRecord:
     """One engine that the export can be served with: Triton's ``backend``, its ``precision``, and its graph by leaf.
 
@@ -182,6 +215,19 @@ class EngineRecord:
     precision: str
     executed: bool
     graphs: Mapping[str, GraphRecord]
+    picture: PictureRecord | None = None
+    capacity: CapacityRecord | None = None
+
+
+@dataclass(frozen=True)
+class ProofRecord:
+    """The request whose picture every engine paints, and the seconds that torch took for it in FP32."""
+
+    task: str
+    height: int
+    width: int
+    steps: int
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -206,6 +252,11 @@ class Manifest:
     """None: no automatic masks."""
     safety_checker: bool = False
     """Whether pictures are checked, and flagged ones blanked."""
+    flops: Mapping[str, int] = field(default_factory=dict)
+    """Floating-point operations of one call by leaf: one row, or one picture, of the default size."""
+    proof: ProofRecord | None = None
+    accepted: tuple[str, ...] = ()
+    """Gates that were failed, and accepted by the one who exported."""
     attention: AttentionRecord | None = None
     """None: the pipeline's own UNet."""
     calibration: CalibrationRecord | None = None
@@ -259,18 +310,14 @@ def read_manifest(repository: Path) -> Manifest:
     """
     record: dict[str, Any] = json.loads((repository / FILE).read_text(encoding="utf-8"))
     try:
-        engines = {
-            name: EngineRecord(
-                **{**engine, "graphs": {leaf: _graph(graph) for leaf, graph in engine["graphs"].items()}}
-            )
-            for name, engine in record.pop("engines").items()
-        }
+        engines = {name: _engine(engine) for name, engine in record.pop("engines").items()}
         parser, text, attention = (record.pop(key) for key in ("parser", "text", "attention"))
-        calibration = record.pop("calibration")
+        calibration, proof = record.pop("calibration"), record.pop("proof")
         return Manifest(
             parser=None if parser is None else ParserRecord(**parser),
             attention=None if attention is None else AttentionRecord(**attention),
             calibration=None if calibration is None else CalibrationRecord(**calibration),
+            proof=None if proof is None else ProofRecord(**proof),
             source=SourceRecord(**record.pop("source")),
             unet=UNetRecord(**record.pop("unet")),
             vae=VaeRecord(**record.pop("vae")),
@@ -279,11 +326,38 @@ def read_manifest(repository: Path) -> Manifest:
             defaults=DefaultsRecord(**record.pop("defaults")),
             latent_to_rgb=tuple(tuple(row) for row in record.pop("latent_to_rgb")),
             warnings=tuple(record.pop("warnings")),
+            accepted=tuple(record.pop("accepted")),
             engines=engines,
             **record,
         )
     except (TypeError, KeyError) as error:
         raise ValueError(f"{repository / FILE} is not a manifest of format {FORMAT}: {error}") from error
+
+
+def open_manifest(repository: Path) -> Manifest:
+    """The manifest of the export that a user named.
+
+    Raises:
+        ExportError: if it is no export, or one of another format.
+    """
+    try:
+        return read_manifest(repository)
+    except OSError as error:
+        raise ExportError(f"{repository} is no export: it has no {FILE} that can be read") from error
+    except ValueError as error:
+        raise ExportError(str(error)) from error
+
+
+def _engine(record: Mapping[str, Any]) -> EngineRecord:
+    picture, capacity = record["picture"], record["capacity"]
+    return EngineRecord(
+        **{
+            **record,
+            "graphs": {leaf: _graph(graph) for leaf, graph in record["graphs"].items()},
+            "picture": None if picture is None else PictureRecord(**picture),
+            "capacity": None if capacity is None else CapacityRecord(**capacity),
+        }
+    )
 
 
 def _graph(record: Mapping[str, Any]) -> GraphRecord:

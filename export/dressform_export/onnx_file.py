@@ -6,7 +6,7 @@ import contextlib
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import onnx
@@ -24,47 +24,56 @@ from dressform_export.progress import Progress
 from dressform_export.repository import VERSION, complete_leaf
 from dressform_export.runner import runner
 from dressform_export.source import sha256
-from dressform_export.verification import verify_graph
+from dressform_export.verification import Reference, references, verify_graph
 
 LARGEST_FILE = 1_500_000_000
 """Bytes above which the weights go into a file of their own (protobuf ends at 2 GiB)."""
 
 
+@dataclass(frozen=True)
+class ExportedLeaf:
+    """The graphs of a leaf, and torch's answers that they were held against."""
+
+    graphs: Mapping[GraphKind, GraphRecord]
+    references: tuple[Reference, ...]
+
+
 def export_leaf(
     leaf: Leaf, module: nn.Module, repository: Path, engines: Sequence[Engine], progress: Progress
-) -> dict[GraphKind, GraphRecord]:
+) -> ExportedLeaf:
     """Write the graphs of ``leaf`` that ``engines`` need into ``repository``, and its Triton configs.
 
     The FP32 graph, from which the others are made, is always among them.
 
     Raises:
-        ExportError: if optimum's validation or ours finds a difference.
+        ExportError: if optimum's validation or ours finds a difference, or torch gives values that are not finite.
     """
     folder = repository / leaf.name / VERSION
     traced = folder / FILES["fp32"]
     with progress.stage(f"export {leaf.name}"), _quiet():
         export(module.eval(), leaf, traced, opset=OPSET)
         move_weights_out(traced)
+        answers = references(leaf, module)
     needed = graphs_needed(engines, leaf.name) | {"fp32"}
     records = {
-        kind: converted(leaf, module, repository, kind, convert, progress)
+        kind: converted(leaf, answers, repository, kind, convert, progress)
         for kind, convert in _CONVERSIONS.items()
         if kind in needed
     }
     _validate(leaf, module, traced, records["fp32"].verification)
     complete_leaf(repository, leaf.name, traced, engines)
-    return records
+    return ExportedLeaf(records, answers)
 
 
 def converted(
     leaf: Leaf,
-    module: nn.Module,
+    answers: Sequence[Reference],
     repository: Path,
     kind: GraphKind,
     convert: Callable[[Path, Path], None],
     progress: Progress,
 ) -> GraphRecord:
-    """Make the graph ``kind`` of ``leaf`` by ``convert`` from the FP32 one, and hold it against ``module``.
+    """Make the graph ``kind`` of ``leaf`` by ``convert`` from the FP32 one, and hold it against torch's ``answers``.
 
     Raises:
         ExportError: if it cannot be made, or differs.
@@ -73,7 +82,7 @@ def converted(
     path = folder / FILES[kind]
     with progress.stage(f"{leaf.name}: {path.name}"), _quiet():
         convert(folder / FILES["fp32"], path)
-        verification = verify_graph(leaf, module, runner(path, PRECISIONS[kind]), PRECISIONS[kind])
+        verification = verify_graph(leaf.name, answers, runner(path, PRECISIONS[kind]), PRECISIONS[kind])
     _tell(leaf, verification, progress)
     return _record(path, repository, verification)
 

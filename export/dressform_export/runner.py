@@ -11,14 +11,22 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from dressform_export.engines import Precision
+from dressform_export.errors import ExportError
 
 Runner = Callable[[Mapping[str, NDArray[Any]]], NDArray[Any]]
 """One call of a graph: inputs by name to its one output."""
 
 
 def runner(graph: Path, precision: Precision = "fp32") -> Runner:
-    """The one-output graph in the file ``graph``: ONNX on ONNX Runtime, IR (``.xml``) on OpenVINO as it is served."""
-    return _openvino(graph, precision) if graph.suffix == ".xml" else _onnxruntime(graph)
+    """The one-output graph in the file ``graph``: ONNX on ONNX Runtime, IR (``.xml``) on OpenVINO as it is served.
+
+    Raises:
+        ExportError: if it cannot be loaded.
+    """
+    try:
+        return _openvino(graph, precision) if graph.suffix == ".xml" else _onnxruntime(graph)
+    except Exception as error:  # the engines' exceptions share no base class
+        raise ExportError(f"{graph} cannot be loaded: {str(error).strip().splitlines()[0]}") from error
 
 
 def _onnxruntime(graph: Path) -> Runner:

@@ -82,6 +82,10 @@ class SafetyChecker(Leaf):
         return (*PROBES, Probe(1, 1, 33, 45), Probe(1, 1, 64, 48))  # larger than what CLIP sees, too
 
     @override
+    def usual(self, height: int, width: int) -> Probe:
+        return Probe(1, 1, height // UNIT, width // UNIT)
+
+    @override
     def module(self, model: nn.Module) -> nn.Module:
         return _SafetyCheckerGraph(model, self.processor, self.side)
 

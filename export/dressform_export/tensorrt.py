@@ -14,7 +14,12 @@ from pathlib import Path
 from tritonclient.grpc.model_config_pb2 import DataType, ModelConfig
 
 from dressform_export.engines import FILES, PLAN
-from dressform_export.manifest import SizeRecord, Tryon
+from dressform_export.manifest import Manifest, SizeRecord, Tryon
+from dressform_export.repository import CONFIG, CONFIGS, read_configs
+from dressform_export.triton_config import config_text, parse_config
+
+ENGINE = "tensorrt"
+"""Its name among the engines."""
 
 SCRIPT = "build_tensorrt.sh"
 TRTEXEC = "/usr/src/tensorrt/bin/trtexec"
@@ -22,6 +27,9 @@ TRTEXEC = "/usr/src/tensorrt/bin/trtexec"
 
 COUNTS = (1, 2, 4)
 """Prompts, canvases or pictures of one request: fewest, usual, most (``num_images``)."""
+
+GRAPH_ROWS = (1, 2, 4, 8)
+"""Rows of the UNet calls that are captured as CUDA graphs, at the default size; other calls run without."""
 
 Shape = tuple[int, ...]
 
@@ -54,6 +62,33 @@ def profile(config: ModelConfig, size: SizeRecord, vae_factor: int, tryon: Tryon
             variable = iter(([] if unet else [COUNTS[number]]) + [heights[number], widths[number]])
             made[tensor.name] = (rows[number], *(next(variable) if axis == -1 else axis for axis in dims))
     return Profile(*shapes)
+
+
+def capture_graphs(config: ModelConfig, shapes: Profile) -> None:
+    """Have Triton's TensorRT backend capture the UNet that ``config`` is of as CUDA graphs, one for each of the rows.
+
+    A step's hundreds of kernels are then launched at once. ONNX Runtime's CUDA provider can capture too, but replays
+    what it read at the capture's addresses, and Triton's backend gives it other ones at each call: `cuda` goes without.
+    """
+    config.optimization.cuda.graphs = True
+    for rows in GRAPH_ROWS:
+        spec = config.optimization.cuda.graph_spec.add(batch_size=rows)
+        for name, shape in shapes.usual.items():
+            spec.input[name].dim.extend(shape[1:])
+
+
+def complete_tensorrt(repository: Path, manifest: Manifest) -> None:
+    """Write ``build_tensorrt.sh`` into ``repository``, and the CUDA graphs into the UNet's config."""
+    configs = read_configs(repository)
+    profiles = {
+        leaf: profile(configs[leaf], manifest.size, manifest.vae.factor, manifest.tryon) for leaf in manifest.graphs
+    }
+    (repository / SCRIPT).write_text(build_script(profiles), encoding="utf-8")
+    named = repository / "unet" / CONFIGS / f"{ENGINE}.pbtxt"
+    config = parse_config(named.read_text(encoding="utf-8"), str(named))
+    capture_graphs(config, profiles["unet"])
+    for path in (named, *([repository / "unet" / CONFIG] if manifest.engine == ENGINE else [])):
+        path.write_text(config_text(config, ENGINE), encoding="utf-8")
 
 
 def build_command(leaf: str, shapes: Profile) -> list[str]:
@@ -99,11 +134,6 @@ def build_script(profiles: Mapping[str, Profile]) -> str:
             "fi",
         ]
     return "\n".join(lines) + "\n"
-
-
-def write_script(repository: Path, profiles: Mapping[str, Profile]) -> None:
-    """Write ``build_tensorrt.sh`` into ``repository``."""
-    (repository / SCRIPT).write_text(build_script(profiles), encoding="utf-8")
 
 
 def _spec(shapes: Mapping[str, Shape]) -> str:

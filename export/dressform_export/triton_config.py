@@ -60,7 +60,12 @@ def engine_config(completed: str, engine: Engine) -> str:
     if engine.accelerator is not None:
         name, parameters = engine.accelerator
         config.optimization.execution_accelerators.gpu_execution_accelerator.add(name=name, parameters=parameters)
-    return f"# {config.name} on {engine.name}: written by dressform-export.\n{text_format.MessageToString(config)}"
+    return config_text(config, engine.name)
+
+
+def config_text(config: ModelConfig, engine: str, command: str = "dressform-export") -> str:
+    """``config`` as a file that says what it is for and which ``command`` wrote it."""
+    return f"# {config.name} on {engine}: written by {command}.\n{text_format.MessageToString(config)}"
 
 
 def _tensors(kind: str, values: Iterable[onnx.ValueInfoProto]) -> str:

@@ -66,7 +66,7 @@ def test_graph_decides_as_diffusers(checker: Any, tmp_path: Path) -> None:
 
     leaf = SafetyChecker(safety.processor(), safety.SIDE)
     copy_models(template_folder(), tmp_path, ["safety_checker"])
-    record = export_leaf(leaf, leaf.module(checker), tmp_path, chosen([]), Silence())["fp32"]
+    record = export_leaf(leaf, leaf.module(checker), tmp_path, chosen([]), Silence()).graphs["fp32"]
     assert len(record.verification) == len(leaf.probes)
     session = onnxruntime.InferenceSession(str(tmp_path / record.file), providers=["CPUExecutionProvider"])
     actual, expected = [], []

@@ -10,7 +10,7 @@ from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from dressform_export.manifest import SizeRecord
-from dressform_export.tensorrt import build_command, build_script, profile
+from dressform_export.tensorrt import GRAPH_ROWS, build_command, build_script, capture_graphs, profile
 
 SIZE = SizeRecord(height=512, width=384, minimum=64, maximum=1024)
 UNET = """
@@ -76,3 +76,15 @@ def test_the_script_is_bash_and_stops_at_the_first_failure() -> None:
     subprocess.run([bash, "-n"], input=script, text=True, check=True)
     assert "set -euo pipefail" in script
     assert script.index("unet/1/model.plan.partial unet/1/model.plan") < script.index("[2/2] vae_decoder")
+
+
+def test_the_unets_calls_are_captured_at_the_default_size() -> None:
+    made = config(UNET)
+    capture_graphs(made, profile(made, SIZE, 8, "concat"))
+    cuda = made.optimization.cuda
+    assert cuda.graphs
+    assert tuple(spec.batch_size for spec in cuda.graph_spec) == GRAPH_ROWS
+    assert max(GRAPH_ROWS) <= made.max_batch_size
+    for spec in cuda.graph_spec:
+        shapes = {name: list(shape.dim) for name, shape in spec.input.items()}
+        assert shapes == {"sample": [9, 128, 48], "timestep": [], "encoder_hidden_states": [77, 768]}
