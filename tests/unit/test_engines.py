@@ -96,6 +96,25 @@ def test_an_engine_that_is_not_installed_is_refused(monkeypatch: pytest.MonkeyPa
         chosen(["onnxruntime", "openvino"])
 
 
+def test_int8_names_its_own_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "nncf" else find_spec(name))
+    assert chosen(["openvino"])
+    with pytest.raises(ExportError, match=r"'openvino-int8' needs nncf, .*pip install 'dressform\[int8\]'"):
+        chosen(["onnxruntime", "openvino-int8"])
+
+
+def test_int8_is_the_unets_alone() -> None:
+    engine = ENGINES["openvino-int8"]
+    assert engine.precision == "int8"
+    assert {leaf: engine.file_of(leaf) for leaf in ("unet", "vae_decoder", "text_encoder")} == {
+        "unet": "model.int8.xml",
+        "vae_decoder": "model.xml",
+        "text_encoder": "model.xml",
+    }
+    assert engine.parameters == ENGINES["openvino"].parameters
+
+
 def test_what_leads_to_an_angle_is_found() -> None:
     nodes = [
         helper.make_node("Mul", ["timestep", "frequency"], ["angle"], name="angle"),
