@@ -55,7 +55,8 @@ class Engine:
 
     ``backend`` is Triton's. ``graph`` is what every leaf is exported as, but those in ``special``. ``parameters`` are
     those of ``config.pbtxt``, as the native backend reads them. ``file`` is what Triton loads where it is not the graph
-    itself but is built from it. ``modules`` are what the export must be able to import.
+    itself but is built from it. ``modules`` are what must be importable to run it here, ``makers`` what its graphs are
+    made with besides.
     """
 
     name: str
@@ -69,8 +70,9 @@ class Engine:
     file: str | None = None
     gpu: bool = False
     modules: tuple[str, ...] = ()
+    makers: tuple[str, ...] = ()
     extra: str = "export"
-    """Of this distribution, with which ``modules`` are installed."""
+    """Of this distribution, with which ``modules`` and ``makers`` are installed."""
 
     def graph_of(self, leaf: str) -> GraphKind:
         """The graph that ``leaf`` is run from."""
@@ -113,7 +115,8 @@ ENGINES: Mapping[str, Engine] = MappingProxyType(
                 "openvino",
                 special={"unet": "openvino_int8"},
                 parameters=_OPENVINO,
-                modules=("openvino", "nncf"),
+                modules=("openvino",),
+                makers=("nncf",),
                 extra="int8",
             ),
             Engine("cuda", "onnxruntime", "fp16", "fp16", accelerator=("cuda", _CUDA), gpu=True),
@@ -126,8 +129,8 @@ ENGINES: Mapping[str, Engine] = MappingProxyType(
 DEFAULT = "onnxruntime"
 
 
-def chosen(names: Sequence[str]) -> tuple[Engine, ...]:
-    """The engines ``names``, in that order, the default one where there are none.
+def chosen(names: Sequence[str], *, making: bool = True) -> tuple[Engine, ...]:
+    """The engines ``names``, in that order, the default one where there are none; to be made, or only to be run.
 
     Raises:
         ExportError: if one is unknown, named twice, or needs a package that is not installed.
@@ -140,7 +143,8 @@ def chosen(names: Sequence[str]) -> tuple[Engine, ...]:
         raise ExportError(f"each engine may be named once, but they are {', '.join(names)}")
     engines = tuple(ENGINES[name] for name in names)
     for engine in engines:
-        missing = [module for module in engine.modules if importlib.util.find_spec(module) is None]
+        needed = (*engine.modules, *(engine.makers if making else ()))
+        missing = [module for module in needed if importlib.util.find_spec(module) is None]
         if missing:
             raise ExportError(
                 f"engine {engine.name!r} needs {', '.join(missing)}, which is not installed: "

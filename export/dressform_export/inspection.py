@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
@@ -20,6 +21,7 @@ def summary(manifest: Manifest) -> dict[str, Any]:
         "source": {"id": manifest.source.id, "revision": manifest.source.revision, "sha256": manifest.source.sha256},
         "parser": manifest.parser and {"id": manifest.parser.id, "sha256": manifest.parser.sha256},
         "attention": manifest.attention and {"id": manifest.attention.id, "sha256": manifest.attention.sha256},
+        "calibration": manifest.calibration and asdict(manifest.calibration),
         "created": manifest.created,
         "tryon": manifest.tryon,
         "size": {"height": manifest.size.height, "width": manifest.size.width},

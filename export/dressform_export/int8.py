@@ -1,4 +1,9 @@
-"""The int8 graph: post-training quantisation of the UNet by NNCF."""
+"""The int8 graph: post-training quantisation of the UNet by NNCF, as of a transformer.
+
+Weights and activations of convolutions and matrix products become int8, with SmoothQuant (Xiao et al. 2022) before and
+NNCF's fast bias correction after; scaled dot-product attention, normalisation and softmax stay bfloat16. Text encoder
+and VAE are not quantised: they run once a picture.
+"""
 
 from __future__ import annotations
 
@@ -33,5 +38,6 @@ def write_int8(source: Path, target: Path, calls: Sequence[Call]) -> None:
                 target_device=nncf.TargetDevice.CPU,
             )
         openvino.save_model(quantised, str(target), compress_to_fp16=True)
-    except RuntimeError as error:
-        raise ExportError(f"{source.name} of {source.parent.parent.name} cannot be quantised: {error}") from error
+    except Exception as error:  # those of NNCF and OpenVINO share no base class
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ExportError(f"{source.name} of {source.parent.parent.name} cannot be quantised: {reason}") from error

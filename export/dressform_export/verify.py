@@ -55,7 +55,7 @@ def verify(
     absent = [name for name in names if name not in manifest.engines]
     if absent:
         raise ExportError(f"{out} was exported for {', '.join(manifest.engines)}, not for {', '.join(absent)}")
-    chosen(names)
+    chosen(names, making=False)
     references = read_references(repository)
     wanted = {name: manifest.engines[name] for name in names}
     checked = _graphs_verified(repository, wanted, references, progress)

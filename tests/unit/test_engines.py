@@ -100,6 +100,7 @@ def test_int8_names_its_own_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     find_spec = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "nncf" else find_spec(name))
     assert chosen(["openvino"])
+    assert chosen(["openvino-int8"], making=False), "what is made runs without"
     with pytest.raises(ExportError, match=r"'openvino-int8' needs nncf, .*pip install 'dressform\[int8\]'"):
         chosen(["onnxruntime", "openvino-int8"])
 
