@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from denoise.admission import admit
-from denoise.batch import Batch
 from denoise.engine import ABANDONED_NS, Engine
 from denoise.job import Job
 from dressform_contract import Fault
@@ -231,20 +230,6 @@ def test_request_level_batching_waits_for_the_whole_batch() -> None:
         bench.round(1)
     bench.run()
     assert bench.unet.calls == [4, 4, 4, 4]
-
-
-def test_a_half_precision_graph_gets_half_precision_rows() -> None:
-    seen = {}
-
-    def unet(sample: np.ndarray, timestep: np.ndarray, text: np.ndarray) -> np.ndarray:
-        seen.update(sample=sample.dtype, timestep=timestep.dtype, text=text.dtype)
-        return np.zeros((len(sample), 1, *sample.shape[2:]), np.float32)
-
-    job = make_job()
-    batch = Batch([job], np.float16)
-    batch.step(unet)
-    assert seen == {"sample": np.float16, "timestep": np.float32, "text": np.float16}
-    assert job.sample.dtype == np.float32
 
 
 def test_max_rows_must_be_positive() -> None:

@@ -60,7 +60,7 @@ def test_leaves_with_a_count_axis(text: str, largest: dict[str, tuple[int, ...]]
 
 def test_the_command_names_every_input_in_each_profile() -> None:
     words = build_command("unet", profile(config(UNET), SIZE, 8, "none"))
-    assert "--onnx=unet/1/model.fp16.onnx" in words
+    assert "--onnx=unet/1/model.plain.onnx" in words
     assert "--stronglyTyped" in words
     assert "--optShapes=sample:2x9x64x48,timestep:2,encoder_hidden_states:2x77x768" in words
 
