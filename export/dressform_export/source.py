@@ -35,6 +35,10 @@ MODELS: dict[str, Any] = {TEXT_ENCODER: CLIPTextModel, "vae": AutoencoderKL, "un
 """Components with weights that every pipeline has, and the only class each may have."""
 
 CLASSES = MODELS | {SAFETY_CHECKER: StableDiffusionSafetyChecker}
+
+MODEL_FILES = ("config.json", "*.safetensors", "*.safetensors.index.json")
+"""Patterns of a component's files."""
+
 TOKENIZERS = ("CLIPTokenizer", "CLIPTokenizerFast")
 OPTIONAL = (SAFETY_CHECKER, "feature_extractor", "image_encoder")
 """Components that a pipeline may have; an export does not carry the image encoder."""
@@ -67,7 +71,7 @@ def open_source(
         f"{name}/{file}"
         for name in (*CLASSES, "parser")
         if (name != TEXT_ENCODER or attention is None) and (name != SAFETY_CHECKER or safety_checker)
-        for file in ("config.json", "*.safetensors", "*.safetensors.index.json")
+        for file in MODEL_FILES
     ]
     patterns += ["feature_extractor/*.json"]
     return Source(str(source), *located(source, revision, patterns), attention, safety_checker)

@@ -121,8 +121,8 @@ def _sitting(state: State, losses: Losses, run: Run, path: Path, progress: Progr
 def _optimizer(model: nn.Module, run: Run) -> Muon:
     """Muon (Jordan et al. 2024) for matrices and kernels, AdamW for embeddings, biases and gains, at one rate.
 
-    Its steps are scaled as in Liu et al. 2025, eq. 4, to be as large as AdamW's. Over the autoencoder's first thousand
-    steps it came as far in 60 steps as AdamW in 100, each a quarter longer.
+    Its steps are scaled as in Liu et al. 2025, eq. 4, to be as large as AdamW's. From one checkpoint of the
+    autoencoder 60 steps reached a loss of 0.283 with it, 0.302 with AdamW, at 0.81 and 0.65 s a step on two CPU cores.
     """
     embeddings = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
     weights = [p for p in model.parameters() if p.requires_grad]

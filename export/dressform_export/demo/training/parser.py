@@ -22,6 +22,9 @@ LOOKS = 0.8
 SHIFT, SCALE, JITTER = 0.1, 0.2, 0.2
 """Augmentation: shift as a share of the side, scale and the colours' contrast and brightness about 1."""
 
+KEPT, KEPT_WEIGHT = ("Hair", "Face", "Left-arm", "Right-arm"), 4.0
+"""What a mask must never cover, hands among it, weighs more in the loss: missing it is worse than seeing too much."""
+
 _SIDES = {"Left": "Right", "Right": "Left"}
 MIRRORED = [ATR.index(re.sub("Left|Right", lambda side: _SIDES[side[0]], name)) for name in ATR]
 """Label → label in the mirror image: left and right are the wearer's."""
@@ -58,14 +61,15 @@ class ParserLosses:
         self._mean, self._deviation = (
             torch.tensor(values).view(3, 1, 1) for values in (processor.image_mean, processor.image_std)
         )
+        self._weights = torch.tensor([KEPT_WEIGHT if name in KEPT else 1.0 for name in ATR])
 
     def __call__(self, rng: np.random.Generator) -> Mapping[str, Tensor]:
-        """Cross entropy at the pictures' own resolution, and the share of pixels that are right."""
+        """Weighted cross entropy at the pictures' own resolution, and the share of pixels that are wrong."""
         images, labels = self._drawn(rng)
         logits = self.parser((images - self._mean) / self._deviation).logits.float()
         logits = F.interpolate(logits, labels.shape[1:], mode="bilinear", align_corners=False)
         right = (logits.argmax(1) == labels).float().mean()
-        return {"loss": F.cross_entropy(logits, labels), "wrong": 1 - right}
+        return {"loss": F.cross_entropy(logits, labels, self._weights), "wrong": 1 - right}
 
     def _drawn(self, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Images float32 [n, 3, H, W] in [0, 1] and labels int64 [n, H, W]."""
