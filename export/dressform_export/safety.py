@@ -106,7 +106,7 @@ class _SafetyCheckerGraph(Graph):
     def forward(self, images: Tensor) -> Tensor:
         b, n, height, width, _ = images.shape
         pixels = images.reshape(b * n, height, width, 3).permute(0, 3, 1, 2).to(torch.float32)
-        shortest = torch._shape_as_tensor(pixels)[2:].min()
+        shortest = torch.minimum(torch.as_tensor(height), torch.as_tensor(width))
         across, down = (_resizing(size, shortest, self.side) for size in (width, height))
         resized = _to_8_bits(down @ _to_8_bits(pixels @ across.T))
         scores = self._scores((resized * self.scale - self.mean) / self.std)
