@@ -56,7 +56,7 @@ def test_int8_serves_the_picture(
             with Client(server.grpc_url, timeout=240) as client:
                 made[engine] = [
                     client.inpaint(photo, mask, "a striped shirt", **options).image,
-                    client.tryon(photo, garment, mask, **options).image,
+                    client.tryon(photo, garment, mask=mask, **options).image,
                 ]
     for quantised, full in zip(*made.values(), strict=True):
         error = differences(quantised, full).astype(np.float64)
