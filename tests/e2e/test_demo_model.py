@@ -18,12 +18,13 @@ from dressform import Client
 from dressform_export.demo import MODEL
 from dressform_export.demo.evaluation import inpaint, tryon
 from dressform_export.demo.evaluation.judging import Patterns, region
-from dressform_export.demo.wardrobe import ATR, HELD_OUT, Sample, sample
+from dressform_export.demo.wardrobe import HELD_OUT, Sample, sample
 from dressform_export.evaluation.colour import mean_difference
 from dressform_export.evaluation.serving import Asker
 from dressform_export.progress import Silence
 from dressform_server import Server
 from e2e.conftest import differences
+from figures import of
 
 SEED = HELD_OUT + 7000
 
@@ -54,8 +55,7 @@ def test_a_tryon_without_a_mask_puts_the_garment_on(demo: Client, category: str)
         made = pixels(result.image, both)
         nearer.append(mean_difference(made, right) < mean_difference(made, wrong))
         kept = np.asarray(result.mask_used) < 128
-        face = np.isin(drawn.other_look.labels, [ATR.index("Face"), ATR.index("Hair")])
-        assert kept[face | drawn.other_look.hands].all()
+        assert kept[of(drawn.other_look.labels, "Face", "Hair") | drawn.other_look.hands].all()
         assert (result.info["category"], result.info["category_from"]) == (category, "auto")
     assert all(nearer)
 
