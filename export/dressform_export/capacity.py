@@ -72,7 +72,7 @@ def measured(
         raise ExportError(f"engine {engine!r} could not be measured on this machine: {reason}")
     fixed, per_row = fitted(samples)
     return CapacityRecord(
-        machine=_machine(),
+        machine=machine(),
         height=size[0],
         width=size[1],
         memory=memory,
@@ -116,7 +116,7 @@ def free_memory() -> int:
         raise ExportError("this system does not say how much memory is free: name it with --memory") from error
 
 
-def _machine() -> str:
+def machine() -> str:
     """The processor's name and number of cores."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
