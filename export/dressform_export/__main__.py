@@ -89,7 +89,7 @@ def _export(given: list[str]) -> int:
         "--calibration-samples",
         type=int,
         metavar="N",
-        help="UNet calls to calibrate on, along whole trajectories (default 64)",
+        help="rows of UNet calls to calibrate on, two of each trajectory (default 16)",
     )
     parser.add_argument("--accept-failed-gates", action="store_true", help=ACCEPT)
     parser.add_argument("--force", action="store_true", help="replace an earlier export at OUT")

@@ -48,7 +48,7 @@ class AttentionRecord:
 
 @dataclass(frozen=True)
 class CalibrationRecord:
-    """What int8 was calibrated on: ``samples`` UNet calls drawn by ``seed`` from ``data``, of this ``identity``."""
+    """What int8 was calibrated on: ``samples`` UNet rows drawn by ``seed`` from ``data``, of this ``identity``."""
 
     data: str
     identity: str

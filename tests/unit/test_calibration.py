@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,19 @@ from PIL import Image
 
 from dressform_export import ExportError, read_manifest
 from dressform_export.__main__ import main
-from dressform_export.calibration import SAMPLES, STEPS, Calibration, Call, drawn_size, requests, tasks_of
+from dressform_export.calibration import (
+    KEPT,
+    SAMPLES,
+    STEPS,
+    Calibration,
+    Call,
+    called,
+    drawn_rows,
+    drawn_size,
+    requests,
+    tasks_of,
+    trajectory,
+)
 from dressform_export.demo.training.data import Example, open_examples, write_folder
 from dressform_export.manifest import CalibrationRecord
 from dressform_export.progress import Silence
@@ -50,30 +62,67 @@ def collected(repository: Path, calibration: Calibration) -> tuple[list[Call], C
 
 @pytest.fixture(scope="module")
 def tryon_calls(tiny_tryon_repository: Path, folder: Path) -> tuple[list[Call], CalibrationRecord]:
-    return collected(tiny_tryon_repository, Calibration(str(folder), samples=30, seed=3))
+    return collected(tiny_tryon_repository, Calibration(str(folder), samples=15, seed=3))
 
 
-def test_calls_are_what_the_graph_takes(
+@pytest.fixture(scope="module")
+def tryon_trajectories(tiny_tryon_repository: Path, folder: Path) -> list[list[Call]]:
+    """Of six requests, the tasks in turn."""
+    manifest = read_manifest(tiny_tryon_repository)
+    runners = {leaf: runner(tiny_tryon_repository / manifest.graphs[leaf].file) for leaf in called(manifest)}
+    examples = open_examples(str(folder), folder, 64, 48, Silence())
+    return [
+        trajectory(request, manifest, tiny_tryon_repository, runners)
+        for request in islice(requests(examples, manifest, np.random.default_rng(3)), 6)
+    ]
+
+
+def test_rows_are_what_the_graph_takes(
     tiny_tryon_repository: Path, tryon_calls: tuple[list[Call], CalibrationRecord]
 ) -> None:
     calls, record = tryon_calls
     manifest = read_manifest(tiny_tryon_repository)
     size, text = manifest.size, manifest.text
     assert text is not None
-    assert len(calls) == record.samples == 30
+    assert len(calls) == record.samples == 15
     h, w = size.height // manifest.vae.factor, size.width // manifest.vae.factor
     shapes = [{name: values.shape for name, values in call.items()} for call in calls]
-    assert {shape["sample"] for shape in shapes} == {(2, 2 * C + 1, h, w), (2, 2 * C + 1, 2 * h, w)}, "both tasks"
-    assert {shape["timestep"] for shape in shapes} == {(2,)}
-    assert {shape["encoder_hidden_states"] for shape in shapes} == {(2, text.max_length, text.hidden_size)}
+    assert {shape["sample"] for shape in shapes} == {(1, 2 * C + 1, h, w), (1, 2 * C + 1, 2 * h, w)}, "both tasks"
+    assert {shape["timestep"] for shape in shapes} == {(1,)}
+    assert {shape["encoder_hidden_states"] for shape in shapes} == {(1, text.max_length, text.hidden_size)}
     assert {values.dtype for call in calls for values in call.values()} == {np.dtype(np.float32)}
     unet = runner(tiny_tryon_repository / "unet" / "1" / "model.onnx")
     assert np.isfinite(unet(calls[-1])).all()
 
 
-def test_rows_are_those_of_guidance(tryon_calls: tuple[list[Call], CalibrationRecord]) -> None:
+def test_rows_of_all_times_with_guidance_and_without(tryon_calls: tuple[list[Call], CalibrationRecord]) -> None:
+    times = [float(call["timestep"][0]) for call in tryon_calls[0]]
+    assert max(times) > 700
+    assert min(times) < 300
+    below = [call["sample"][0, C + 1 :, call["sample"].shape[2] // 2 :] for call in tryon_calls[0]]
+    garments = [part.any() for call, part in zip(tryon_calls[0], below) if call["sample"].shape[2] > 8]
+    assert set(garments) == {True, False}
+
+
+def test_drawn_rows_are_of_different_calls(tryon_trajectories: list[list[Call]]) -> None:
+    rng = np.random.default_rng(0)
+    seen = set()
+    for calls in tryon_trajectories:
+        rows = drawn_rows(calls, rng)
+        times = [float(row["timestep"][0]) for row in rows]
+        assert len(rows) == KEPT
+        assert times == sorted(set(times), reverse=True)
+        for row in rows:
+            (call,) = [call for call in calls if call["timestep"][0] == row["timestep"][0]]
+            number = next(i for i in (0, 1) if all((call[name][i] == row[name][0]).all() for name in row))
+            seen.add(number)
+    assert seen == {0, 1}
+    assert len(drawn_rows(tryon_trajectories[0][:1], rng)) == 1, "of a trajectory of one step its only one"
+
+
+def test_rows_are_those_of_guidance(tryon_trajectories: list[list[Call]]) -> None:
     """Row 0 is unconditional: no garment below the person, or the empty prompt; row 1 has them."""
-    for call in tryon_calls[0]:
+    for call in chain.from_iterable(tryon_trajectories):
         sample, text = call["sample"], call["encoder_hidden_states"]
         h = sample.shape[2]
         if h == 2 * sample.shape[3]:  # a garment lies below the person
@@ -85,21 +134,20 @@ def test_rows_are_those_of_guidance(tryon_calls: tuple[list[Call], CalibrationRe
             assert (text[0] != text[1]).any()
 
 
-def test_whole_trajectories_of_different_lengths(tryon_calls: tuple[list[Call], CalibrationRecord]) -> None:
-    times = [float(call["timestep"][0]) for call in tryon_calls[0]]
-    assert all((call["timestep"] == call["timestep"][0]).all() for call in tryon_calls[0])
-    starts = [i for i, time in enumerate(times) if i == 0 or time > times[i - 1]]
-    lengths = np.diff(starts)
-    assert len(starts) >= 3
-    assert all(STEPS[0] <= length <= STEPS[1] for length in lengths)
-    assert len(set(times)) > STEPS[1], "the steps of one fall between those of another"
-    assert max(times) > 800
-    assert min(times) < 200
+def test_trajectories_are_whole_and_of_different_lengths(tryon_trajectories: list[list[Call]]) -> None:
+    times = [[float(call["timestep"][0]) for call in calls] for calls in tryon_trajectories]
+    assert all(STEPS[0] <= len(steps) <= STEPS[1] for steps in times)
+    assert len({len(steps) for steps in times}) > 1
+    for calls, steps in zip(tryon_trajectories, times):
+        assert steps == sorted(set(steps), reverse=True)
+        assert steps[0] > 800
+        assert steps[-1] < 200
+        assert all((call["timestep"] == call["timestep"][0]).all() for call in calls)
 
 
-def test_the_noise_goes_as_the_steps_do(tryon_calls: tuple[list[Call], CalibrationRecord]) -> None:
+def test_the_noise_goes_as_the_steps_do(tryon_trajectories: list[list[Call]]) -> None:
     """They are one trajectory's samples, not fresh noise at every timestep."""
-    first, second = (call["sample"][1, :C] for call in tryon_calls[0][:2])
+    first, second = (call["sample"][1, :C] for call in tryon_trajectories[0][:2])
     assert np.corrcoef(first.ravel(), second.ravel())[0, 1] > 0.5
 
 
@@ -117,7 +165,8 @@ def test_the_same_seed_gives_the_same_calls(
 def test_an_export_without_tryon_is_calibrated_on_prompts(tiny_repository: Path, folder: Path) -> None:
     manifest = read_manifest(tiny_repository)
     assert tasks_of(manifest) == ("inpaint",)
-    made = list(islice(requests(open_examples(str(folder), folder, 64, 48, Silence()), manifest, 0), 5))
+    examples = open_examples(str(folder), folder, 64, 48, Silence())
+    made = list(islice(requests(examples, manifest, np.random.default_rng(0)), 5))
     assert {request.task for request in made} == {"inpaint"}
     assert all(request.prompt for request in made)
     assert len({request.options["seed"] for request in made}) == 5
