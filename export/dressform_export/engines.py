@@ -8,12 +8,14 @@ side; ``configs/<engine>.pbtxt`` (for ``--model-config-name``, ``dressform serve
     graph            file                   made from                                            engines
     fp32             model.onnx             torch, traced; its attention fused (`attention`)     onnxruntime
     fp16             model.fp16.onnx        fp32: half weights, unsafe operators kept in FP32    onnxruntime-fp16, cuda
-    fp16_plain       model.plain.onnx       the same, of the graph as traced                     tensorrt
+    fp16_plain       model.plain.onnx       the same, of the graph as traced                     tensorrt, cuda-tensorrt
     openvino         model.xml, .bin        fp32: OpenVINO IR, half weights, run in bfloat16     openvino
     openvino_int8    model.int8.xml, .bin   fp32: the UNet quantised by NNCF, the rest bfloat16  openvino-int8
     plan             model.plan             fp16_plain, by trtexec on the target GPU             tensorrt
 
-ONNX Runtime and OpenVINO read the fused attention (an operator of ONNX Runtime's own), TensorRT does not.
+ONNX Runtime and OpenVINO read the fused attention (an operator of ONNX Runtime's own), TensorRT does not. ``tensorrt``
+runs plans that were built before; ``cuda-tensorrt`` has ONNX Runtime's TensorRT provider build them at the first call,
+and keep them.
 What needs a GPU (``gpu``) is described here and verified as a graph, and was never run: its records say so.
 """
 
@@ -93,6 +95,19 @@ _CUDA = {
     "do_copy_in_default_stream": "1",
 }
 
+TENSORRT_CACHE = "/tmp/dressform-tensorrt"
+"""Where ONNX Runtime's TensorRT provider keeps what it built; in a container, mount a volume there."""
+
+_TENSORRT = {
+    "precision_mode": "FP16",
+    "trt_layer_norm_fp32_fallback": "1",  # their sums leave half's range
+    "trt_engine_cache_enable": "1",
+    "trt_engine_cache_path": TENSORRT_CACHE,
+    "trt_timing_cache_enable": "1",
+    "trt_timing_cache_path": TENSORRT_CACHE,
+}
+"""And, of each leaf, the shapes and the prefix of its files in the cache (`dressform_export.tensorrt`)."""
+
 ENGINES: Mapping[str, Engine] = MappingProxyType(
     {
         engine.name: engine
@@ -121,6 +136,7 @@ ENGINES: Mapping[str, Engine] = MappingProxyType(
             ),
             Engine("cuda", "onnxruntime", "fp16", "fp16", accelerator=("cuda", _CUDA), gpu=True),
             Engine("tensorrt", "tensorrt", "fp16", "fp16_plain", file=PLAN, gpu=True),
+            Engine("cuda-tensorrt", "onnxruntime", "fp16", "fp16_plain", accelerator=("tensorrt", _TENSORRT), gpu=True),
         )
     }
 )

@@ -128,8 +128,7 @@ def export_pipeline(
         manifest = _prove(manifest, leaves, pipeline, exported, staging, progress, accept=accept_failed_gates)
         manifest.write(staging)
         _remove_unused(staging, wanted, exported)
-        if ENGINES["tensorrt"] in wanted:
-            complete_tensorrt(staging, manifest)
+        complete_tensorrt(staging, manifest)
         _move_into_place(staging, target)
     return manifest
 

@@ -1,14 +1,16 @@
-"""TensorRT's plans: optimisation profiles and the script that builds them, inside the Triton container, on the GPU.
+"""TensorRT's plans: optimisation profiles, and the script that builds them inside the Triton container, on the GPU.
 
-A plan is for one GPU model and one TensorRT version, so it is built where it will run. Nothing here was run on a GPU;
-profiles and script are generated and tested as text.
+A plan is for one GPU model and one TensorRT version, so it is built where it will run: by the script, or without one by
+ONNX Runtime's TensorRT provider at the first call, for the same profiles. Nothing here was run on a GPU; profiles,
+configs and script are generated and tested as text.
 """
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from tritonclient.grpc.model_config_pb2 import DataType, ModelConfig
@@ -18,8 +20,8 @@ from dressform_export.manifest import Manifest, SizeRecord, Tryon
 from dressform_export.repository import CONFIG, CONFIGS, read_configs
 from dressform_export.triton_config import config_text, parse_config
 
-ENGINE = "tensorrt"
-"""Its name among the engines."""
+PLANS, PROVIDER = "tensorrt", "cuda-tensorrt"
+"""Names among the engines: plans built before, and those that ONNX Runtime builds."""
 
 SCRIPT = "build_tensorrt.sh"
 TRTEXEC = "/usr/src/tensorrt/bin/trtexec"
@@ -77,18 +79,44 @@ def capture_graphs(config: ModelConfig, shapes: Profile) -> None:
             spec.input[name].dim.extend(shape[1:])
 
 
+def name_profile(config: ModelConfig, shapes: Profile) -> None:
+    """Tell ONNX Runtime's TensorRT provider the ``shapes`` of the leaf that ``config`` is of.
+
+    Without them it would build a new engine whenever a call leaves the shapes that it has seen.
+    """
+    (accelerator,) = config.optimization.execution_accelerators.gpu_execution_accelerator
+    accelerator.parameters["trt_engine_cache_prefix"] = config.name
+    accelerator.parameters["trt_profile_min_shapes"] = _spec(shapes.smallest)
+    accelerator.parameters["trt_profile_opt_shapes"] = _spec(shapes.usual)
+    accelerator.parameters["trt_profile_max_shapes"] = _spec(shapes.largest)
+
+
 def complete_tensorrt(repository: Path, manifest: Manifest) -> None:
-    """Write ``build_tensorrt.sh`` into ``repository``, and the CUDA graphs into the UNet's config."""
+    """Write what TensorRT needs to know of the leaves' shapes, for those of its engines that ``manifest`` has.
+
+    Of plans ``build_tensorrt.sh`` and the UNet's CUDA graphs, of ONNX Runtime's provider its parameters.
+    """
     configs = read_configs(repository)
     profiles = {
         leaf: profile(configs[leaf], manifest.size, manifest.vae.factor, manifest.tryon) for leaf in manifest.graphs
     }
-    (repository / SCRIPT).write_text(build_script(profiles), encoding="utf-8")
-    named = repository / "unet" / CONFIGS / f"{ENGINE}.pbtxt"
+    if PLANS in manifest.engines:
+        (repository / SCRIPT).write_text(build_script(profiles), encoding="utf-8")
+        _rewrite(repository, "unet", PLANS, manifest, partial(capture_graphs, shapes=profiles["unet"]))
+    if PROVIDER in manifest.engines:
+        for leaf, shapes in profiles.items():
+            _rewrite(repository, leaf, PROVIDER, manifest, partial(name_profile, shapes=shapes))
+
+
+def _rewrite(
+    repository: Path, leaf: str, engine: str, manifest: Manifest, change: Callable[[ModelConfig], None]
+) -> None:
+    """Write the configs of ``leaf`` for ``engine`` anew, with the ``change``."""
+    named = repository / leaf / CONFIGS / f"{engine}.pbtxt"
     config = parse_config(named.read_text(encoding="utf-8"), str(named))
-    capture_graphs(config, profiles["unet"])
-    for path in (named, *([repository / "unet" / CONFIG] if manifest.engine == ENGINE else [])):
-        path.write_text(config_text(config, ENGINE), encoding="utf-8")
+    change(config)
+    for path in (named, *([repository / leaf / CONFIG] if manifest.engine == engine else [])):
+        path.write_text(config_text(config, engine), encoding="utf-8")
 
 
 def build_command(leaf: str, shapes: Profile) -> list[str]:

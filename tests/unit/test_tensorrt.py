@@ -9,8 +9,10 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
+from dressform_export.engines import ENGINES
 from dressform_export.manifest import SizeRecord
-from dressform_export.tensorrt import GRAPH_ROWS, build_command, build_script, capture_graphs, profile
+from dressform_export.tensorrt import GRAPH_ROWS, build_command, build_script, capture_graphs, name_profile, profile
+from dressform_export.triton_config import engine_config
 
 SIZE = SizeRecord(height=512, width=384, minimum=64, maximum=1024)
 UNET = """
@@ -88,3 +90,16 @@ def test_the_unets_calls_are_captured_at_the_default_size() -> None:
     for spec in cuda.graph_spec:
         shapes = {name: list(shape.dim) for name, shape in spec.input.items()}
         assert shapes == {"sample": [9, 128, 48], "timestep": [], "encoder_hidden_states": [77, 768]}
+
+
+def test_onnx_runtimes_provider_is_told_the_shapes_and_caches_by_leaf() -> None:
+    made = text_format.Parse(engine_config(UNET, ENGINES["cuda-tensorrt"]), ModelConfig())
+    name_profile(made, profile(made, SIZE, 8, "none"))
+    (accelerator,) = made.optimization.execution_accelerators.gpu_execution_accelerator
+    parameters = dict(accelerator.parameters)
+    assert parameters["trt_profile_min_shapes"] == "sample:1x9x8x8,timestep:1,encoder_hidden_states:1x77x768"
+    assert parameters["trt_profile_opt_shapes"] == "sample:2x9x64x48,timestep:2,encoder_hidden_states:2x77x768"
+    assert parameters["trt_profile_max_shapes"] == "sample:64x9x128x128,timestep:64,encoder_hidden_states:64x77x768"
+    assert parameters["trt_engine_cache_prefix"] == "unet"
+    assert (parameters["precision_mode"], parameters["trt_engine_cache_enable"]) == ("FP16", "1")
+    assert "trt_profile_min_shapes" not in dict(ENGINES["cuda-tensorrt"].accelerator[1]), "the description is shared"
