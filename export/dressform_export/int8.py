@@ -19,6 +19,7 @@ import openvino
 
 from dressform_export.calibration import Call
 from dressform_export.errors import ExportError
+from dressform_export.openvino_graph import save
 
 KEPT = (r".*/conv_in/.*", r".*/conv_out/.*", r".*/time_embedding/.*", r".*/time_emb_proj/.*")
 """Patterns of the names of layers that are not quantised."""
@@ -28,7 +29,7 @@ def write_int8(source: Path, target: Path, calls: Sequence[Call]) -> None:
     """Quantise the FP32 ONNX graph ``source``, calibrated on ``calls``, to IR at ``target``.
 
     Raises:
-        ExportError: if OpenVINO cannot convert it, or NNCF not quantise it.
+        ExportError: if OpenVINO cannot convert it, NNCF not quantise it, or it cannot be written.
     """
     nncf.set_log_level(logging.ERROR)
     try:
@@ -43,7 +44,7 @@ def write_int8(source: Path, target: Path, calls: Sequence[Call]) -> None:
                 ignored_scope=nncf.IgnoredScope(patterns=list(KEPT)),
                 advanced_parameters=nncf.AdvancedQuantizationParameters(disable_bias_correction=True),
             )
-        openvino.save_model(quantised, str(target), compress_to_fp16=True)
     except Exception as error:  # those of NNCF and OpenVINO share no base class
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ExportError(f"{source.name} of {source.parent.parent.name} cannot be quantised: {reason}") from error
+    save(quantised, target)

@@ -49,3 +49,20 @@ def test_a_file_that_cannot_be_written_whole_ends_the_export(tiny_source: Path, 
     assert done.stderr.splitlines()[-1].startswith("dressform-export: writing the export failed: ")
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_openvinos_graph_that_cannot_be_written_is_told(tiny_repository: Path, tmp_path: Path) -> None:
+    """OpenVINO's writer knows nothing of errno."""
+    source, target = tiny_repository / "unet" / "1" / "model.onnx", tmp_path / "unet" / "1" / "model.xml"
+    target.parent.mkdir(parents=True)
+    program = "import sys, pathlib; from dressform_export.openvino_graph import write_openvino as w; " + (
+        "w(*map(pathlib.Path, sys.argv[1:]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(source), str(target)],
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=_limited,
+        check=False,
+    )
+    assert "ExportError: writing model.xml of unet failed (is the disk full?): " in done.stderr.splitlines()[-1]
