@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +37,21 @@ def _onnxruntime(graph: Path) -> Runner:
     return lambda inputs: np.asarray(session.run(None, dict(inputs))[0])
 
 
-def _openvino(graph: Path, precision: Precision) -> Runner:
+@cache
+def _core() -> Any:
+    """One for the process: with the last of them OpenVINO unloads its plugin, and with that the stack that signals are
+    handled on, so that the next signal would end the process."""
     import openvino  # an extra: imported where it is asked for
 
+    return openvino.Core()
+
+
+def _openvino(graph: Path, precision: Precision) -> Runner:
     # What int8 leaves unquantised is computed in bfloat16 too.
     hints = {
         "INFERENCE_PRECISION_HINT": "f32" if precision == "fp32" else "bf16",
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": "1",
     }
-    compiled = openvino.Core().compile_model(str(graph), "CPU", hints)
+    compiled = _core().compile_model(str(graph), "CPU", hints)
     return lambda inputs: np.asarray(compiled(dict(inputs))[0])
