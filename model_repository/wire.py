@@ -50,6 +50,11 @@ def array(request: Any, name: str) -> NDArray[Any]:
     return values[0]
 
 
+def optional_array(request: Any, name: str) -> NDArray[Any] | None:
+    """The one batch row of input ``name``, or None where the request does not carry it."""
+    return None if pb_utils.get_input_tensor_by_name(request, name) is None else array(request, name)
+
+
 def blob(request: Any, name: str) -> bytes | None:
     """The single BYTES value of input ``name``, or None where the request does not carry it.
 

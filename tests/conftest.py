@@ -56,6 +56,16 @@ def demo_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return _exported(MODEL, tmp_path_factory.mktemp("repository") / "demo")
 
 
+@pytest.fixture(scope="session")
+def engines_repository(tiny_tryon_source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``tiny_tryon_source``, exported for several engines; OpenVINO is its default."""
+    from dressform_export import export_pipeline
+
+    out = tmp_path_factory.mktemp("repository") / "engines"
+    export_pipeline(tiny_tryon_source, out, engines=["openvino", "onnxruntime", "onnxruntime-fp16", "cuda"])
+    return out
+
+
 def _exported(source: Path, out: Path, parser: str | None = None) -> Path:
     from dressform_export import export_pipeline
 

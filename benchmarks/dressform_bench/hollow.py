@@ -14,8 +14,10 @@ import onnx
 from onnx import TensorProto, helper
 
 from dressform_export import build_random_pipeline, repository
+from dressform_export.engines import DEFAULT, chosen
 from dressform_export.manifest import (
     DefaultsRecord,
+    EngineRecord,
     GraphRecord,
     Manifest,
     SizeRecord,
@@ -58,7 +60,7 @@ def build(out: Path, size: Size) -> Path:
     for name, graph in graphs.items():
         path = out / name / repository.VERSION / "model.onnx"
         onnx.save(graph, str(path))
-        repository.complete_leaf(out, name, path)
+        repository.complete_leaf(out, name, path, chosen([]))
     with tempfile.TemporaryDirectory() as folder:
         source = open_source(str(build_random_pipeline("tiny", Path(folder) / "source", tryon="concat")), None)
         repository.write_tokenizer(out, source.tokenizer)
@@ -79,7 +81,14 @@ def _manifest(size: Size, graphs: list[str]) -> Manifest:
         text=TextRecord(size.tokens, size.width, 49407, 49406, 49407),
         size=SizeRecord(size.side, size.side, 64, 1024),
         defaults=DefaultsRecord(20, "ddim", 0.0),
-        graphs={name: GraphRecord(f"{name}/1/model.onnx", "", None, 0, OPSET, ()) for name in graphs},
+        engines={
+            DEFAULT: EngineRecord(
+                "onnxruntime",
+                "fp32",
+                executed=False,
+                graphs={name: GraphRecord(f"{name}/1/model.onnx", "", None, 0, OPSET, ()) for name in graphs},
+            )
+        },
         latent_to_rgb=((0.0, 0.0, 0.0),) * (size.channels + 1),
         warnings=("hollow: these graphs compute nothing",),
     )

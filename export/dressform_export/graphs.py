@@ -39,7 +39,7 @@ class Dimensions:
     vae_factor: int
     """Pixels per latent, along each side."""
     text_length: int
-    """L, tokens in a prompt."""
+    """L, tokens in a prompt; 0 without a text encoder, like the two below."""
     text_width: int
     """D, width of a hidden state."""
     vocabulary: int
@@ -87,6 +87,10 @@ class Leaf(OnnxConfig):  # type: ignore[misc]
         return PROBES
 
     @abstractmethod
+    def usual(self, height: int, width: int) -> Probe:
+        """The sizes of one row for a picture of ``height`` × ``width`` pixels."""
+
+    @abstractmethod
     def module(self, model: nn.Module) -> nn.Module:
         """The module to trace, over the pipeline's component ``model``."""
 
@@ -111,6 +115,10 @@ class PipelineLeaf(Leaf):
     def __init__(self, dimensions: Dimensions) -> None:
         super().__init__()
         self.dimensions = dimensions
+
+    @override
+    def usual(self, height: int, width: int) -> Probe:
+        return Probe(1, 1, height // self.dimensions.vae_factor, width // self.dimensions.vae_factor)
 
 
 class Graph(nn.Module):
@@ -201,7 +209,7 @@ class _UNetGraph(Graph):
         super().__init__()
         self.unet = unet
 
-    def forward(self, sample: Tensor, timestep: Tensor, encoder_hidden_states: Tensor) -> Tensor:
+    def forward(self, sample: Tensor, timestep: Tensor, encoder_hidden_states: Tensor | None = None) -> Tensor:
         out: Tensor = self.unet(sample, timestep, encoder_hidden_states, return_dict=False)[0]
         return out
 
@@ -235,6 +243,17 @@ class UNet(PipelineLeaf):
             "timestep": 999.0 * torch.rand(probe.rows, generator=generator),
             "encoder_hidden_states": torch.randn(probe.rows, d.text_length, d.text_width, generator=generator),
         }
+
+
+class UNetWithoutText(UNet):
+    """As `UNet`, for one whose cross-attention is skipped: no encoder_hidden_states."""
+
+    inputs: ClassVar[Axes] = {name: axes for name, axes in UNet.inputs.items() if name != "encoder_hidden_states"}
+
+    @override
+    def example(self, probe: Probe, generator: torch.Generator) -> dict[str, Tensor]:
+        tensors = super().example(probe, generator)
+        return {name: tensors[name] for name in self.inputs}
 
 
 class _VaeDecoderGraph(Graph):
@@ -278,3 +297,5 @@ class VaeDecoder(PipelineLeaf):
 
 LEAVES: tuple[type[PipelineLeaf], ...] = (TextEncoder, VaeEncoder, VaeDecoder, UNet)
 """In the order of export: the two of the VAE together, the largest last."""
+
+LEAVES_WITHOUT_TEXT: tuple[type[PipelineLeaf], ...] = (VaeEncoder, VaeDecoder, UNetWithoutText)

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+
+from dressform_export.errors import ExportError
 
 FORMAT = 1
 FILE = "manifest.json"
@@ -34,6 +36,24 @@ class SourceRecord:
     id: str
     revision: str | None
     sha256: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class AttentionRecord:
+    """The file whose self-attention the UNet got in place of its own: a CatVTON checkpoint."""
+
+    id: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class CalibrationRecord:
+    """What int8 was calibrated on: ``samples`` UNet rows drawn by ``seed`` from ``data``, of this ``identity``."""
+
+    data: str
+    identity: str
+    samples: int
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -128,11 +148,12 @@ class ParserRecord:
 
 @dataclass(frozen=True)
 class Verification:
-    """One comparison with torch: largest absolute difference (of labels: the share that differs), and the largest
-    value torch gave."""
+    """One comparison with torch: largest absolute difference and relative one (the norm of the difference by that of
+    what torch gave; of labels both are the share that differs), and the largest value torch gave."""
 
     shapes: Mapping[str, int]
     difference: float
+    relative: float
     reference_max: float
     tolerance: float
 
@@ -153,6 +174,63 @@ class GraphRecord:
 
 
 @dataclass(frozen=True)
+class PictureRecord:
+    """The picture at the end of a whole trajectory beside torch's in FP32.
+
+    ``psnr`` in dB (100: equal), the least that its precision is allowed, ``gate``, and the seconds it took.
+    """
+
+    psnr: float
+    gate: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class CapacityRecord:
+    """What one machine does with an engine at ``height`` × ``width`` pixels, as ``verify`` measured it there.
+
+    ``memory``: bytes that were free; ``fixed``: those of all graphs, loaded and used once; ``per_row``: those of each
+    row of a UNet call beyond; ``step_seconds``: time of a call by its rows; ``max_rows``: rows that fit.
+    """
+
+    machine: str
+    height: int
+    width: int
+    memory: int
+    fixed: int
+    per_row: int
+    step_seconds: Mapping[str, float]
+    max_rows: int
+
+
+@dataclass(frozen=True)
+class EngineRecord:
+    """One engine that the export can be served with: Triton's ``backend``, its ``precision``, and its graph by leaf.
+
+    ``executed`` is whether its graphs were run on the engine itself when they were verified; where it is False (an
+    engine that needs a GPU), they were run by ONNX Runtime on the CPU.
+    """
+
+    backend: str
+    precision: str
+    executed: bool
+    graphs: Mapping[str, GraphRecord]
+    picture: PictureRecord | None = None
+    capacity: CapacityRecord | None = None
+
+
+@dataclass(frozen=True)
+class ProofRecord:
+    """The request whose picture every engine paints, and the seconds that torch took for it in FP32."""
+
+    task: str
+    height: int
+    width: int
+    steps: int
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Manifest:
     """Everything the stages need to know about the pipeline, and everything an operator wants to."""
 
@@ -162,22 +240,36 @@ class Manifest:
     tryon: Tryon
     unet: UNetRecord
     vae: VaeRecord
-    text: TextRecord
+    text: TextRecord | None
+    """None: no text encoder, and a UNet that takes no prompt."""
     size: SizeRecord
     defaults: DefaultsRecord
-    graphs: Mapping[str, GraphRecord]
+    engines: Mapping[str, EngineRecord]
+    """By name, which is that of their configs too."""
     latent_to_rgb: tuple[tuple[float, ...], ...]
     """For previews: colours 0 to 255 by scaled latents, [C + 1][3], the last row an offset."""
     parser: ParserRecord | None = None
     """None: no automatic masks."""
+    safety_checker: bool = False
+    """Whether pictures are checked, and flagged ones blanked."""
+    flops: Mapping[str, int] = field(default_factory=dict)
+    """Floating-point operations of one call by leaf: one row, or one picture, of the default size."""
+    proof: ProofRecord | None = None
+    accepted: tuple[str, ...] = ()
+    """Gates that were failed, and accepted by the one who exported."""
+    attention: AttentionRecord | None = None
+    """None: the pipeline's own UNet."""
+    calibration: CalibrationRecord | None = None
+    """None: no int8."""
     warnings: tuple[str, ...] = ()
     engine: str = "onnxruntime"
-    precision: str = "fp32"
+    """The one that ``config.pbtxt`` is for."""
     format: int = FORMAT
 
     def __post_init__(self) -> None:
         require(self.format == FORMAT, f"manifest format must be {FORMAT}, not {self.format}")
         require(self.tryon in TRYON, f"tryon must be one of {', '.join(TRYON)}, not {self.tryon!r}")
+        require(self.engine in self.engines, f"engine must be one of {', '.join(self.engines)}, not {self.engine!r}")
         for name, side in (("height", self.size.height), ("width", self.size.width)):
             require(
                 side % self.vae.factor == 0,
@@ -194,6 +286,16 @@ class Manifest:
             f"latent_to_rgb must have {rows} rows of 3, not {len(self.latent_to_rgb)} of {sorted(widths)}",
         )
 
+    @property
+    def graphs(self) -> Mapping[str, GraphRecord]:
+        """The graph of each leaf on ``engine``."""
+        return self.engines[self.engine].graphs
+
+    @property
+    def precision(self) -> str:
+        """The precision of ``engine``."""
+        return self.engines[self.engine].precision
+
     def write(self, repository: Path) -> None:
         """Write ``manifest.json`` into ``repository``."""
         text = json.dumps({"format": self.format} | asdict(self), indent=2, ensure_ascii=False)
@@ -208,23 +310,55 @@ def read_manifest(repository: Path) -> Manifest:
     """
     record: dict[str, Any] = json.loads((repository / FILE).read_text(encoding="utf-8"))
     try:
-        graphs = {
-            name: GraphRecord(**{**graph, "verification": tuple(Verification(**v) for v in graph["verification"])})
-            for name, graph in record.pop("graphs").items()
-        }
-        parser = record.pop("parser")
+        engines = {name: _engine(engine) for name, engine in record.pop("engines").items()}
+        parser, text, attention = (record.pop(key) for key in ("parser", "text", "attention"))
+        calibration, proof = record.pop("calibration"), record.pop("proof")
         return Manifest(
             parser=None if parser is None else ParserRecord(**parser),
+            attention=None if attention is None else AttentionRecord(**attention),
+            calibration=None if calibration is None else CalibrationRecord(**calibration),
+            proof=None if proof is None else ProofRecord(**proof),
             source=SourceRecord(**record.pop("source")),
             unet=UNetRecord(**record.pop("unet")),
             vae=VaeRecord(**record.pop("vae")),
-            text=TextRecord(**record.pop("text")),
+            text=None if text is None else TextRecord(**text),
             size=SizeRecord(**record.pop("size")),
             defaults=DefaultsRecord(**record.pop("defaults")),
             latent_to_rgb=tuple(tuple(row) for row in record.pop("latent_to_rgb")),
             warnings=tuple(record.pop("warnings")),
-            graphs=graphs,
+            accepted=tuple(record.pop("accepted")),
+            engines=engines,
             **record,
         )
     except (TypeError, KeyError) as error:
         raise ValueError(f"{repository / FILE} is not a manifest of format {FORMAT}: {error}") from error
+
+
+def open_manifest(repository: Path) -> Manifest:
+    """The manifest of the export that a user named.
+
+    Raises:
+        ExportError: if it is no export, or one of another format.
+    """
+    try:
+        return read_manifest(repository)
+    except OSError as error:
+        raise ExportError(f"{repository} is no export: it has no {FILE} that can be read") from error
+    except ValueError as error:
+        raise ExportError(str(error)) from error
+
+
+def _engine(record: Mapping[str, Any]) -> EngineRecord:
+    picture, capacity = record["picture"], record["capacity"]
+    return EngineRecord(
+        **{
+            **record,
+            "graphs": {leaf: _graph(graph) for leaf, graph in record["graphs"].items()},
+            "picture": None if picture is None else PictureRecord(**picture),
+            "capacity": None if capacity is None else CapacityRecord(**capacity),
+        }
+    )
+
+
+def _graph(record: Mapping[str, Any]) -> GraphRecord:
+    return GraphRecord(**{**record, "verification": tuple(Verification(**v) for v in record["verification"])})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -168,8 +168,12 @@ class Parser(Leaf):
     @property
     @override
     def probes(self) -> tuple[Probe, ...]:
-        height, width = self.parser.size
-        return (*PROBES, Probe(1, 2, -(-height // UNIT), -(-width // UNIT)))  # the last: as it is used
+        return (*PROBES, replace(self.usual(0, 0), count=2))  # the last: as it is used
+
+    @override
+    def usual(self, height: int, width: int) -> Probe:
+        height, width = self.parser.size  # whatever the picture's
+        return Probe(1, 1, -(-height // UNIT), -(-width // UNIT))
 
     @override
     def module(self, model: nn.Module) -> nn.Module:

@@ -14,9 +14,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 from huggingface_hub import snapshot_download
 from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizerFast
@@ -26,15 +27,21 @@ from dressform_export.graphs import Dimensions
 from dressform_export.scheduler import checked_scheduler
 from dressform_export.settings import Settings, read_settings
 
-MODELS: dict[str, Any] = {"text_encoder": CLIPTextModel, "vae": AutoencoderKL, "unet": UNet2DConditionModel}
-"""Components with weights, and the only class each may have."""
+if TYPE_CHECKING:
+    from dressform_export.catvton import Attention
+
+TEXT_ENCODER, SAFETY_CHECKER = "text_encoder", "safety_checker"
+MODELS: dict[str, Any] = {TEXT_ENCODER: CLIPTextModel, "vae": AutoencoderKL, "unet": UNet2DConditionModel}
+"""Components with weights that every pipeline has, and the only class each may have."""
+
+CLASSES = MODELS | {SAFETY_CHECKER: StableDiffusionSafetyChecker}
 
 MODEL_FILES = ("config.json", "*.safetensors", "*.safetensors.index.json")
 """Patterns of a component's files."""
 
 TOKENIZERS = ("CLIPTokenizer", "CLIPTokenizerFast")
-LEFT_OUT = ("safety_checker", "feature_extractor", "image_encoder")
-"""Components that a pipeline may have and an export does not carry; a safety checker is warned about."""
+OPTIONAL = (SAFETY_CHECKER, "feature_extractor", "image_encoder")
+"""Components that a pipeline may have; an export does not carry the image encoder."""
 
 UNET_EXTRAS = (
     "class_embed_type",
@@ -48,15 +55,26 @@ UNET_EXTRAS = (
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
-def open_source(source: str, revision: str | None = None) -> Source:
+def open_source(
+    source: str, revision: str | None = None, *, attention: Attention | None = None, safety_checker: bool = True
+) -> Source:
     """The pipeline at ``source``: a local ``save_pretrained`` folder or a hub id, which is downloaded at ``revision``.
+
+    ``attention`` takes the place of its UNet's own, and of its text encoder. Its safety checker, where it has one, is
+    part of it unless ``safety_checker`` is false.
 
     Raises:
         ExportError: if it is not there, or not a pipeline that can be exported.
     """
     patterns = ["model_index.json", "dressform.json", "scheduler/*.json", "tokenizer/*", "parser/*.json"]
-    patterns += [f"{name}/{file}" for name in (*MODELS, "parser") for file in MODEL_FILES]
-    return Source(str(source), *located(source, revision, patterns))
+    patterns += [
+        f"{name}/{file}"
+        for name in (*CLASSES, "parser")
+        if (name != TEXT_ENCODER or attention is None) and (name != SAFETY_CHECKER or safety_checker)
+        for file in MODEL_FILES
+    ]
+    patterns += ["feature_extractor/*.json"]
+    return Source(str(source), *located(source, revision, patterns), attention, safety_checker)
 
 
 def located(source: str, revision: str | None, patterns: Sequence[str]) -> tuple[str | None, Path]:
@@ -84,11 +102,16 @@ def located(source: str, revision: str | None, patterns: Sequence[str]) -> tuple
 
 @dataclass(frozen=True)
 class Source:
-    """An inspected pipeline. ``revision`` is the commit of a hub snapshot."""
+    """An inspected pipeline. ``revision`` is the commit of a hub snapshot.
+
+    ``attention`` takes the place of the UNet's own; ``safety_checker`` says whether one that it has is wanted.
+    """
 
     id: str
     revision: str | None
     folder: Path
+    attention: Attention | None = None
+    safety_checker: bool = True
 
     def __post_init__(self) -> None:
         self._check_components()
@@ -97,8 +120,21 @@ class Source:
 
     @cached_property
     def settings(self) -> Settings:
-        """Its ``dressform.json``."""
-        return read_settings(self.folder)
+        """Its ``dressform.json``, or what the other attention wants instead."""
+        if self.attention is None:
+            return read_settings(self.folder)
+        return self.attention.settings(self._unet_size[0], self.dimensions.vae_factor)
+
+    @property
+    def has_text(self) -> bool:
+        """Whether it has a text encoder."""
+        return self.attention is None
+
+    @property
+    def components(self) -> tuple[str, ...]:
+        """The components with weights that are exported."""
+        left_out = {SAFETY_CHECKER} if not (self.safety_checker and self.has_safety_checker) else set()
+        return tuple(name for name in CLASSES if name not in left_out and (name != TEXT_ENCODER or self.has_text))
 
     @cached_property
     def index(self) -> Mapping[str, Any]:
@@ -116,7 +152,7 @@ class Source:
     @cached_property
     def configs(self) -> Mapping[str, Mapping[str, Any]]:
         """The configs of the components with weights."""
-        return {name: self._config(name, "config.json") for name in MODELS}
+        return {name: self._config(name, "config.json") for name in self.components}
 
     @cached_property
     def tokenizer(self) -> CLIPTokenizerFast:
@@ -130,28 +166,34 @@ class Source:
     @cached_property
     def weights(self) -> Mapping[str, tuple[Path, ...]]:
         """Component → its safetensors files, without fp16 variants."""
-        return {name: weight_files(self.folder / name) for name in MODELS}
+        return {name: weight_files(self.folder / name) for name in self.components}
 
     @cached_property
     def dimensions(self) -> Dimensions:
         """The fixed sizes of its graphs."""
-        vae, unet, text = (self.configs[name] for name in ("vae", "unet", "text_encoder"))
+        vae, unet, text = self.configs["vae"], self.configs["unet"], self.configs.get(TEXT_ENCODER)
         return Dimensions(
             in_channels=unet.get("in_channels", 4),
             latent_channels=vae.get("latent_channels", 4),
             vae_factor=2 ** (len(vae.get("block_out_channels", (64,))) - 1),
-            text_length=min(self.tokenizer.model_max_length, text.get("max_position_embeddings", 77)),
-            text_width=text.get("hidden_size", 512),
-            vocabulary=text.get("vocab_size", 49408),
+            text_length=min(self.tokenizer.model_max_length, text.get("max_position_embeddings", 77)) if text else 0,
+            text_width=text.get("hidden_size", 512) if text else 0,
+            vocabulary=text.get("vocab_size", 49408) if text else 0,
         )
 
     @property
     def size(self) -> tuple[int, int]:
-        """Default height and width in pixels: those of ``dressform.json``, else what the UNet was made for."""
+        """Default height and width in pixels: those of the settings, else what the UNet was made for."""
+        height, width = self._unet_size
+        return self.settings.height or height, self.settings.width or width
+
+    @property
+    def _unet_size(self) -> tuple[int, int]:
+        """Height and width in pixels that the UNet was made for."""
         sample: Any = self.configs["unet"].get("sample_size") or 64
         height, width = sample if isinstance(sample, (list, tuple)) else (sample, sample)
         factor = self.dimensions.vae_factor
-        return self.settings.height or height * factor, self.settings.width or width * factor
+        return height * factor, width * factor
 
     @property
     def scaling_factor(self) -> float:
@@ -161,16 +203,19 @@ class Source:
     @property
     def has_safety_checker(self) -> bool:
         """Whether the pipeline checks its pictures."""
-        entry = self.index.get("safety_checker")
+        entry = self.index.get(SAFETY_CHECKER)
         return isinstance(entry, list) and entry[-1] is not None
 
     def load(self, component: str) -> nn.Module:
-        """A component with its weights, FP32, in eval mode.
+        """A component with its weights, FP32, in eval mode; the UNet with the other attention, where there is one.
 
         Raises:
             ExportError: if its weights cannot be read.
         """
-        return load_model(MODELS[component], self.folder / component)
+        model = load_model(CLASSES[component], self.folder / component)
+        if component == "unet" and self.attention is not None:
+            self.attention.apply(model)
+        return model
 
     def parameters(self, component: str) -> int:
         """Number of weights of a component, read from the headers of its files."""
@@ -188,24 +233,26 @@ class Source:
         return read_json(path)
 
     def _check_components(self) -> None:
-        known = (*MODELS, "tokenizer", "scheduler", *LEFT_OUT)
+        known = (*MODELS, "tokenizer", "scheduler", *OPTIONAL)
         for name, entry in self.index.items():
             present = isinstance(entry, list) and entry[-1] is not None
             if present and name not in known:
                 raise ExportError(f"the pipeline has a {name}, and only these are supported: {', '.join(known)}")
-        for name in (*MODELS, "tokenizer", "scheduler"):
+        for name in (*self.components, *["tokenizer"] * self.has_text, "scheduler"):
             if not (self.folder / name).is_dir():
                 raise ExportError(f"{self.folder} has no {name}: the folder {name} is missing")
-            wanted = TOKENIZERS if name == "tokenizer" else (MODELS[name].__name__,) if name in MODELS else ()
+            wanted = TOKENIZERS if name == "tokenizer" else (CLASSES[name].__name__,) if name in CLASSES else ()
             entry = self.index.get(name)
             found = entry[-1] if isinstance(entry, list) and entry else None
             if wanted and found not in wanted:
                 raise ExportError(f"the pipeline's {name} is {found}, and only {wanted[0]} is supported")
-        _ = self.settings, self.configs, self.weights
+        _ = self.configs, self.weights, self.settings
 
     def _check_unet(self) -> None:
         unet, d = self.configs["unet"], self.dimensions
         allowed = (2 * d.latent_channels + 1, d.latent_channels)
+        if self.attention is not None and d.in_channels != allowed[0]:
+            raise ExportError(f"CatVTON needs an inpainting UNet of {allowed[0]} input channels, not {d.in_channels}")
         if d.in_channels not in allowed:
             raise ExportError(
                 f"the UNet has {d.in_channels} input channels, and only {allowed[0]} (inpainting: latents, mask, "
@@ -217,7 +264,7 @@ class Source:
         for name, value, other, expected in (
             ("out_channels", unet.get("out_channels", 4), "the VAE's latent_channels", d.latent_channels),
             ("cross_attention_dim", unet.get("cross_attention_dim"), "the text encoder's hidden_size", d.text_width),
-        ):
+        )[: 2 if self.has_text else 1]:
             if value != expected:
                 raise ExportError(f"the UNet's {name} is {value}, but {other} is {expected}: they must be equal")
         for name, side in zip(("height", "width"), self.size, strict=True):

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import onnx
 from google.protobuf import text_format
-from tritonclient.grpc.model_config_pb2 import ModelConfig
+from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup
 
+from dressform_export.engines import Engine
 from dressform_export.errors import ExportError
 
 DATA_TYPES: dict[int, str] = {
@@ -44,6 +45,27 @@ def complete_config(config: Path, graph: Path) -> None:
     text += _tensors("input", proto.input) + _tensors("output", proto.output)
     parse_config(text, str(config))
     config.write_text(text, encoding="utf-8")
+
+
+def engine_config(completed: str, engine: Engine) -> str:
+    """The config of a leaf for ``engine``: ``completed`` (ONNX Runtime, FP32, CPU) with what the engine changes."""
+    config = parse_config(completed, "the leaf's config")
+    config.backend = engine.backend
+    config.default_model_filename = engine.file_of(config.name)
+    for key, value in engine.parameters.items():
+        config.parameters[key].string_value = value
+    if engine.gpu:
+        for group in config.instance_group:
+            group.kind = ModelInstanceGroup.KIND_GPU
+    if engine.accelerator is not None:
+        name, parameters = engine.accelerator
+        config.optimization.execution_accelerators.gpu_execution_accelerator.add(name=name, parameters=parameters)
+    return config_text(config, engine.name)
+
+
+def config_text(config: ModelConfig, engine: str, command: str = "dressform-export") -> str:
+    """``config`` as a file that says what it is for and which ``command`` wrote it."""
+    return f"# {config.name} on {engine}: written by {command}.\n{text_format.MessageToString(config)}"
 
 
 def _tensors(kind: str, values: Iterable[onnx.ValueInfoProto]) -> str:

@@ -12,7 +12,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from denoise.job import Conditioning, Floats, Job, JobOptions, Known
+from denoise.job import NO_TEXT, Conditioning, Floats, Job, JobOptions, Known
 from denoise.noise import TorchGenerator
 from denoise.schedule import SchedulerConfig
 from denoise.solvers import Plan, make_plan
@@ -27,13 +27,13 @@ def admit(
     options: JobOptions,
     schedule: SchedulerConfig,
     scaling_factor: float,
-    hidden_states: Floats,
     moments: Floats,
     latent_mask: Floats,
+    hidden_states: Floats = NO_TEXT,
 ) -> Job:
     """A new job.
 
-    hidden_states [1 or 2, L, D]; moments [k, 2C, h, w], one for each of ``options.canvases``; latent_mask [1, h, w].
+    moments [k, 2C, h, w], one for each of ``options.canvases``; latent_mask [1, h, w]; hidden_states [1 or 2, L, D].
     """
     plan = _plan(schedule, options.solver, options.num_inference_steps, options.strength, options.eta)
     generators = [TorchGenerator(options.seed + i) for i in range(options.num_images)]

@@ -7,7 +7,6 @@ operations however many jobs there are.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +15,10 @@ from denoise.job import Floats, Job
 from denoise.solvers import OUTPUTS_KEPT
 
 UNet = Callable[[Floats, Floats, Floats], Floats]
-"""sample [r, Cin, h, w], timestep float32 [r], encoder_hidden_states [r, L, D] → output float32 [r, C, h, w]."""
+"""sample [r, Cin, h, w], timestep float32 [r], encoder_hidden_states [r, L, D] → output float32 [r, C, h, w].
+
+L is 0 for a UNet without text.
+"""
 
 
 class Batch:
@@ -25,8 +27,7 @@ class Batch:
     The rows are the unconditional ones of all guided images, then the conditional ones of all images, in order of jobs.
     """
 
-    def __init__(self, jobs: Sequence[Job], dtype: type[np.floating[Any]] = np.float32) -> None:
-        """``dtype`` is the UNet graph's; the state is float32 whatever it is."""
+    def __init__(self, jobs: Sequence[Job]) -> None:
         self.jobs = list(jobs)
         self._guided = [job.guided for job in jobs]
         ends = np.cumsum([len(job.sample) for job in jobs]).tolist()
@@ -37,9 +38,9 @@ class Batch:
         self._outputs = [np.concatenate([job.outputs[k] for job in jobs]) for k in range(OUTPUTS_KEPT)]
         self._scale = self._column([job.options.guidance_scale for job in jobs])
         self._rescale = self._column([job.options.guidance_rescale for job in jobs])
-        self._assemble(dtype)
+        self._assemble()
 
-    def _assemble(self, dtype: type[np.floating[Any]]) -> None:
+    def _assemble(self) -> None:
         """Everything of the rows that a step does not change."""
         images = np.arange(self._images)
         guided = [images[span] for span, on in zip(self._spans, self._guided) if on]
@@ -48,12 +49,12 @@ class Batch:
         fixed = [job.conditioning for job in self.jobs]
         extra = [one.extra[0] for one, on in zip(fixed, self._guided) if on] + [one.extra[-1] for one in fixed]
         self.rows = u + self._images
-        self._input = np.empty((self.rows, channels + fixed[0].extra.shape[2], height, width), dtype)
+        self._input = np.empty((self.rows, channels + fixed[0].extra.shape[2], height, width), np.float32)
         self._input[:, channels:] = np.concatenate(extra)
         counts = [len(job.sample) for job in self.jobs]
         text = [np.repeat(one.text[:1], n, 0) for one, n, on in zip(fixed, counts, self._guided) if on]
         text += [np.repeat(one.text[-1:], n, 0) for one, n in zip(fixed, counts)]
-        self._text = np.concatenate(text, dtype=dtype, casting="same_kind")
+        self._text = np.concatenate(text)
 
     def fits(self, jobs: Sequence[Job]) -> bool:
         """Whether these rows serve ``jobs`` at their current steps."""

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, Protocol
-
-import numpy as np
+from typing import Protocol
 
 from denoise.batch import Batch, UNet
 from denoise.job import Job
@@ -69,7 +67,6 @@ class Engine:
         window: Window,
         meter: Meter,
         *,
-        dtype: type[np.floating[Any]] = np.float32,
         one_batch_at_a_time: bool = False,
         clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
@@ -78,7 +75,6 @@ class Engine:
         self.jobs: dict[int, Job] = {}
         self._unet = SplittingUNet(unet, vae_factor)
         self._max_rows = max_rows
-        self._dtype = dtype
         self._window, self._meter, self._clock = window, meter, clock
         self._fixed: list[Job] | None = [] if one_batch_at_a_time else None
         self._times = StepTime()
@@ -170,7 +166,7 @@ class Engine:
         """The chosen jobs' rows; the last round's, where nothing has changed."""
         if self._batch is None or not self._batch.fits(chosen):
             self._release()
-            self._batch = Batch(chosen, self._dtype)
+            self._batch = Batch(chosen)
         return self._batch
 
     def _release(self) -> None:

@@ -15,6 +15,9 @@ from jobs.entry import Slot
 
 Floats = NDArray[np.float32]
 
+NO_TEXT: Floats = np.zeros((1, 0, 0), np.float32)
+"""The hidden states where the UNet takes none."""
+
 NOBODYS = Slot(-1, 0)
 """No place on the job table: what is written there is ignored."""
 
@@ -59,7 +62,7 @@ class JobOptions:
 class Conditioning:
     """What the UNet is told beside sample and timestep; constant over a job's life.
 
-    text float32 [1 or 2, L, D]: unconditional (with guidance), conditional.
+    text float32 [1 or 2, L, D]: unconditional (with guidance), conditional; L = 0 for a UNet without text.
     extra float32 [1 or 2, num_images, E, h, w]: channels appended to the sample (mask and masked-image latents; E = 0
     for 4-channel UNets).
     """

@@ -32,6 +32,7 @@ class Export:
     factor: int
     in_channels: int
     tryon: str
+    text: bool
     parser: bool
     height: int
     width: int
@@ -50,6 +51,7 @@ class Export:
             factor=manifest["vae"]["factor"],
             in_channels=manifest["unet"]["in_channels"],
             tryon=manifest["tryon"],
+            text=manifest["text"] is not None,
             parser=manifest["parser"] is not None,
             height=size["height"],
             width=size["width"],
@@ -88,12 +90,12 @@ class RawRequest:
 class Prepared:
     """The tensors and settings of one request.
 
-    input_ids int64 [n, L]: negative prompt (with guidance), prompt.
+    input_ids int64 [n, L]: negative prompt (with guidance), prompt; None where the export has no text encoder.
     canvases uint8 [k, H, W, 3], keep uint8 [k, H, W]: as ``options["canvases"]`` names them.
     latent_mask float32 [1, h, w]. original uint8 [H0, W0, 3]. mask uint8 [H0, W0], 0 and 255.
     """
 
-    input_ids: NDArray[np.int64]
+    input_ids: NDArray[np.int64] | None
     canvases: NDArray[np.uint8]
     keep: NDArray[np.uint8]
     latent_mask: NDArray[np.float32]
@@ -119,12 +121,13 @@ def prepare(
     raw: RawRequest,
     options: Mapping[str, Any],
     export: Export,
-    tokenizer: PromptTokenizer,
+    tokenizer: PromptTokenizer | None,
     automatic: AutomaticMasks | None = None,
 ) -> Prepared:
     """Decode, place and tokenise one request with the options that `checked` gave.
 
-    ``automatic`` makes the mask of a request that brings none.
+    ``tokenizer`` is None where the export has no text encoder. ``automatic`` makes the mask of a request that brings
+    none.
 
     Raises:
         RequestError: the request breaks the contract.
@@ -234,7 +237,7 @@ def _check_task(raw: RawRequest, export: Export) -> None:
     if raw.task == "tryon" and export.tryon == "none":
         raise UnsupportedError(
             "tryon needs weights that learned to read a garment; this export says tryon: none. "
-            "Export a source whose dressform.json says tryon: concat"
+            "Export a source whose dressform.json says tryon: concat, or any inpainting one with --tryon catvton=PATH"
         )
     if raw.automatic and not export.parser:
         raise UnsupportedError(
@@ -285,7 +288,13 @@ def _canvases(
     return list(rows), np.stack([row[0] for row in rows.values()]), np.stack([row[1] for row in rows.values()])
 
 
-def _tokens(raw: RawRequest, tokenizer: PromptTokenizer, *, guided: bool) -> tuple[NDArray[np.int64], list[str]]:
+def _tokens(
+    raw: RawRequest, tokenizer: PromptTokenizer | None, *, guided: bool
+) -> tuple[NDArray[np.int64] | None, list[str]]:
+    """Token ids of the prompts, and warnings."""
+    if tokenizer is None:
+        given = [name for name in ("prompt", "negative_prompt") if getattr(raw, name)]
+        return None, [f"the {name} was ignored: this export has no text encoder" for name in given]
     prompts = {"prompt": raw.prompt or b""}
     if guided:
         prompts = {"negative_prompt": raw.negative_prompt or b"", **prompts}

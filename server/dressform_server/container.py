@@ -23,8 +23,8 @@ def docker_run(settings: Settings) -> str:
         "--strict-readiness=true",
         f"--exit-timeout-secs={settings.exit_timeout}",
     ]
-    if settings.model_config_name:
-        triton.append(f"--model-config-name={settings.model_config_name}")
+    if settings.engine is not None:
+        triton.append(f"--model-config-name={settings.engine}")
     words = ["docker", "run", "--rm", "--init", "--shm-size=2g", "-e", "PIP_BREAK_SYSTEM_PACKAGES=1"]
     for name, port in settings.ports.items():
         words += ["-p", f"127.0.0.1:{port or inside[name]}:{inside[name]}"]

@@ -1,9 +1,9 @@
-"""A model's configuration held against its ONNX graph, by the rules of Triton's native ONNX Runtime backend.
+"""A model's configuration held against its graph, by the rules of Triton's native ONNX Runtime backend.
 
 What passes here must load there. The rules are those of ``ValidateInputs``, ``ValidateOutputs`` and
 ``CompareDimsSupported`` in triton-inference-server/onnxruntime_backend: with batching the graph's first axis is
 variable; an input's fixed axes must be fixed to the same number in the configuration; an output's axes must be the
-same, and variable where they are variable in the graph.
+same, and variable where they are variable in the graph. The native OpenVINO backend compares by the same rules.
 """
 
 from __future__ import annotations
@@ -32,6 +32,24 @@ _ONNX_TYPES = {
 }
 """Triton's data types and ONNX Runtime's names of them, as in ``tensor(float)``."""
 
+_OPENVINO_TYPES = {
+    "boolean": "bool",
+    "u8": "uint8",
+    "u16": "uint16",
+    "u32": "uint32",
+    "u64": "uint64",
+    "i8": "int8",
+    "i16": "int16",
+    "i32": "int32",
+    "i64": "int64",
+    "f16": "float16",
+    "f32": "float",
+    "f64": "double",
+    "bf16": "bfloat16",
+    "string": "string",
+}
+"""OpenVINO's names of element types and ONNX Runtime's."""
+
 
 class GraphMismatch(ValueError):
     """The configuration does not fit the graph. The message names the tensor and both sides."""
@@ -51,6 +69,13 @@ class Tensor:
         kind = argument.type.removeprefix("tensor(").removesuffix(")")
         shape = tuple(size if isinstance(size, int) and size >= 0 else VARIABLE for size in argument.shape)
         return cls(argument.name, kind, shape)
+
+    @classmethod
+    def of_port(cls, port: Any) -> Tensor:
+        """From an ``openvino.Output`` (element type such as ``f32``)."""
+        kind = port.get_element_type().to_string()
+        shape = tuple(VARIABLE if axis.is_dynamic else axis.get_length() for axis in port.get_partial_shape())
+        return cls(port.get_any_name(), _OPENVINO_TYPES.get(kind, kind), shape)
 
     @classmethod
     def of_config(cls, entry: Mapping[str, Any], batched: bool) -> Tensor:

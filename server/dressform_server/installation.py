@@ -13,16 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dressform_server.errors import InstallationError, UnsupportedPlatform
+from dressform_server.settings import THREADS_VARIABLE
 
 BACKENDS = Path(__file__).parent / "backends"
 """Our Python-based backends: ``<name>/model.py`` is the Triton backend ``<name>``."""
 
-STAGE_MODULES = ("numpy", "PIL", "tokenizers", "onnxruntime")
-"""What the stages and the backends import."""
+STAGE_MODULES = ("numpy", "PIL", "tokenizers")
+"""What the stages import. A backend imports the package of its name too."""
 
 
-def engines() -> frozenset[str]:
-    """The engines that the embedded server has a backend for."""
+def backends() -> frozenset[str]:
+    """Triton backends that the embedded server has."""
     return frozenset(folder.parent.name for folder in BACKENDS.glob("*/model.py"))
 
 
@@ -35,8 +36,8 @@ class Installation:
     libpython: Path
 
     @classmethod
-    def find(cls) -> Installation:
-        """The installation in this Python environment.
+    def find(cls, backend: str = "onnxruntime") -> Installation:
+        """The installation in this Python environment, for leaves of ``backend``.
 
         Raises:
             UnsupportedPlatform: not Linux on x86_64, or nvidia-pytriton is not installed.
@@ -53,9 +54,10 @@ class Installation:
         for part in (found.binary, found.stub):
             if not part.is_file():
                 raise InstallationError(f"{part} is missing: this Triton has no support for Python {_version()}")
-        missing = [name for name in STAGE_MODULES if importlib.util.find_spec(name) is None]
+        extra = "serve" if backend == "onnxruntime" else f"serve,{backend}"
+        missing = [name for name in (*STAGE_MODULES, backend) if importlib.util.find_spec(name) is None]
         if missing:
-            raise InstallationError(f"cannot import {', '.join(missing)}: pip install 'dressform[serve]'")
+            raise InstallationError(f"cannot import {', '.join(missing)}: pip install 'dressform[{extra}]'")
         return found
 
     @property
@@ -79,17 +81,17 @@ class Installation:
         # Copied (1.4 MB), not linked: Triton refuses a library whose real path is outside its backend's folder.
         shutil.copytree(self.triton / "backends" / "python", python)
         (python / self.stub.name).symlink_to(self.stub)
-        for name in engines():
+        for name in backends():
             (folder / "backends" / name).symlink_to(BACKENDS / name)
         _write_virtual_environment(folder / "python")
 
-    def environment(self, folder: Path, onnx_threads: int) -> dict[str, str]:
+    def environment(self, folder: Path, threads: int) -> dict[str, str]:
         """The environment of Triton and its stubs: libraries, packages and threads; ``folder`` is what `fill` made."""
         variables = dict(os.environ)
         libraries = [str(self.libraries), str(self.libpython.parent), variables.get("LD_LIBRARY_PATH", "")]
         variables["LD_LIBRARY_PATH"] = _joined(libraries)
         variables["PATH"] = _joined([str(folder / "python" / "bin"), variables.get("PATH", os.defpath)])
-        variables["DRESSFORM_ONNX_THREADS"] = str(onnx_threads)
+        variables[THREADS_VARIABLE] = str(threads)
         return variables
 
 
@@ -136,7 +138,7 @@ def _site_folders() -> list[str]:
 
 def _package_folders() -> list[str]:
     """The folders from which this process imports what the stages need, wherever they are."""
-    specs = [importlib.util.find_spec(name) for name in (__name__.partition(".")[0], *STAGE_MODULES)]
+    specs = [importlib.util.find_spec(name) for name in (__name__.partition(".")[0], *STAGE_MODULES, *backends())]
     places = [str(Path(spec.origin).parent.parent) for spec in specs if spec is not None and spec.origin is not None]
     return list(dict.fromkeys(places))
 

@@ -24,12 +24,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(f"--{name}-port", type=int, default=port, metavar="N", help=f"{port}; 0 takes a free one")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine alone)")
     parser.add_argument("--log-file", type=Path, metavar="F", help="append every line of Triton's log to F")
-    parser.add_argument("--model-config-name", metavar="NAME", help="use <model>/configs/NAME.pbtxt where there is one")
+    parser.add_argument("--engine", metavar="NAME", help="one that REPO was exported for (default: the first of them)")
     parser.add_argument(
         "--exit-timeout", type=int, default=30, metavar="S", help="seconds for requests in flight at a stop (30)"
     )
     parser.add_argument("--ready-timeout", type=float, metavar="S", help="give up when not ready after S seconds")
-    parser.add_argument("--onnx-threads", type=int, metavar="N", help="threads of ONNX Runtime (every usable core)")
+    parser.add_argument("--onnx-threads", type=int, metavar="N", help="threads of one graph (every usable core)")
     parser.add_argument("--triton-option", action="append", default=[], metavar="OPT", help="passed on to Triton")
     parser.add_argument("--verbose", action="store_true", help="show Triton's whole log, not its warnings alone")
 
@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
             metrics_port=arguments.metrics_port,
             host=arguments.host,
             log=arguments.log_file.resolve() if arguments.log_file is not None else None,
-            model_config_name=arguments.model_config_name,
+            engine=arguments.engine,
             exit_timeout=arguments.exit_timeout,
             onnx_threads=arguments.onnx_threads,
             triton_options=tuple(arguments.triton_option),

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from dressform_server.errors import StartFailed
-from dressform_server.installation import Installation, engines
+from dressform_server.installation import Installation, backends
 from dressform_server.journal import Journal
 from dressform_server.repository import Repository
 from dressform_server.settings import Settings, usable_cores
@@ -141,12 +141,12 @@ class TritonProcess:
             errors="replace",
         )
 
-    def _command(self, backends: Path) -> list[str]:
+    def _command(self, backend_directory: Path) -> list[str]:
         settings = self._settings
         command = [
             str(self._installation.binary),
             f"--model-repository={self.repository.path}",
-            f"--backend-directory={backends}",
+            f"--backend-directory={backend_directory}",
             f"--cache-directory={self._installation.caches}",
             "--model-control-mode=none",
             "--disable-auto-complete-config",
@@ -156,12 +156,12 @@ class TritonProcess:
         ]
         for name, port in self._ports.items():
             command += [f"--{name}-address={settings.host}", f"--{name}-port={port}"]
-        for backend in ("python", *sorted(engines())):
+        for backend in ("python", *sorted(backends())):
             command.append(f"--backend-config={backend},shm-region-prefix-name={self._shared_memory_prefix}")
         if not _NVIDIA_DRIVER.exists():
             command += ["--allow-gpu-metrics=false", "--pinned-memory-pool-byte-size=0"]
-        if settings.model_config_name is not None:
-            command.append(f"--model-config-name={settings.model_config_name}")
+        if settings.engine is not None:
+            command.append(f"--model-config-name={settings.engine}")
         return [*command, *settings.triton_options]
 
     def _signal_group(self, number: signal.Signals) -> None:

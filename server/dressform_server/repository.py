@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from dressform_server.errors import RepositoryError
 
@@ -19,7 +21,10 @@ class Repository:
 
     path: Path
     models: tuple[str, ...]
+    engines: Mapping[str, str]
+    """Triton's backend by engine that the repository was exported for."""
     engine: str
+    """The one that is served unless another is asked for."""
 
     @classmethod
     def read(cls, path: Path) -> Repository:
@@ -35,43 +40,39 @@ class Repository:
         models = tuple(sorted(config.parent.name for config in path.glob("*/config.pbtxt")))
         if not models:
             raise RepositoryError(f"{path} has a manifest but no model (no */config.pbtxt). {_EXPORT_HINT}")
-        return cls(path.resolve(), models, str(manifest["engine"]))
+        engines = {name: str(record["backend"]) for name, record in manifest["engines"].items()}
+        return cls(path.resolve(), models, engines, str(manifest["engine"]))
 
-    def check_engine(self, available: frozenset[str], instead: str) -> None:
-        """Refuse a repository whose graphs need an engine that is not among ``available``.
+    def backend(self, engine: str | None, available: frozenset[str], instead: str) -> str:
+        """Triton's backend of ``engine`` (None: the repository's first).
 
         Raises:
-            RepositoryError: with the sentence ``instead``, which says what can serve it.
+            RepositoryError: if it was not exported for that engine, or the backend is not among ``available``; then
+                with the sentence ``instead``, which says what can serve it.
         """
-        if self.engine not in available:
+        name = self.engine if engine is None else engine
+        if name not in self.engines:
+            raise RepositoryError(f"{self.path} was exported for {', '.join(self.engines)}, not for {name!r}")
+        backend = self.engines[name]
+        if backend not in available:
             raise RepositoryError(
-                f"{self.path} was exported for the engine {self.engine!r}; the embedded server runs "
+                f"engine {name!r} needs Triton's backend {backend}; the embedded server has "
                 f"{', '.join(sorted(available))}. {instead}"
             )
-
-    def check_config_name(self, name: str) -> None:
-        """Refuse a configuration name that no model has: Triton would silently use the default ones.
-
-        Raises:
-            RepositoryError: naming the configurations there are.
-        """
-        known = sorted({file.stem for file in self.path.glob("*/configs/*.pbtxt")})
-        if name not in known:
-            have = f"it has {', '.join(known)}" if known else "it has none"
-            raise RepositoryError(f"no model of {self.path} has a configuration named {name!r}; {have}")
+        return backend
 
 
-def _manifest(file: Path) -> dict[str, object]:
+def _manifest(file: Path) -> dict[str, Any]:
     if not file.is_file():
         raise RepositoryError(f"{file.parent} is not an exported repository: it has no {file.name}. {_EXPORT_HINT}")
     try:
         manifest = json.loads(file.read_bytes())
     except ValueError as error:
         raise RepositoryError(f"{file} is not JSON: {error}") from error
-    if not isinstance(manifest, dict) or manifest.get("format") != MANIFEST_FORMAT or "engine" not in manifest:
+    if not isinstance(manifest, dict) or manifest.get("format") != MANIFEST_FORMAT or "engines" not in manifest:
         found = manifest.get("format") if isinstance(manifest, dict) else type(manifest).__name__
         raise RepositoryError(
-            f"{file} must have format {MANIFEST_FORMAT} and an engine, but has format {found!r}; "
+            f"{file} must have format {MANIFEST_FORMAT} and engines, but has format {found!r}; "
             "export it again with this version of dressform"
         )
     return manifest

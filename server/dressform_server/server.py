@@ -11,7 +11,7 @@ from typing import Any
 from dressform_server.container import docker_run
 from dressform_server.drain import fetched, wait_for_jobs
 from dressform_server.errors import StartFailed, UnsupportedPlatform
-from dressform_server.installation import Installation, engines
+from dressform_server.installation import Installation, backends
 from dressform_server.journal import Echo, Journal
 from dressform_server.ports import chosen_ports
 from dressform_server.process import TritonProcess
@@ -97,11 +97,10 @@ class Server:
             raise StartFailed("this server was started already")
         settings = self.settings
         repository = Repository.read(settings.repository)
-        repository.check_engine(engines(), f"NVIDIA's container does:\n{docker_run(settings)}")
-        if settings.model_config_name is not None:
-            repository.check_config_name(settings.model_config_name)
+        instead = f"NVIDIA's container does:\n{docker_run(settings)}"
+        backend = repository.backend(settings.engine, backends(), instead)
         try:
-            installation = Installation.find()
+            installation = Installation.find(backend)
         except UnsupportedPlatform as error:
             raise UnsupportedPlatform(f"{error}. The same repository on Docker:\n{docker_run(settings)}") from error
         if settings.exposed and self._echo is not None:

@@ -7,6 +7,8 @@ from typing import Any
 
 import onnxruntime as ort
 
+_CPU, _CUDA, _TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
+
 _GRAPH_LEVELS = {
     -1: ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
     0: ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
@@ -41,12 +43,34 @@ def options(config: Mapping[str, Any], threads: int) -> ort.SessionOptions:
     return chosen
 
 
-def providers(kind: str, device: int) -> list[Any]:
-    """Execution providers of an instance of ``kind`` (CPU or GPU) on GPU number ``device``, best first."""
-    cpu = "CPUExecutionProvider"
-    if kind == "GPU" and "CUDAExecutionProvider" in ort.get_available_providers():
-        return [("CUDAExecutionProvider", {"device_id": device}), cpu]
-    return [cpu]
+def providers(config: Mapping[str, Any], kind: str, device: int) -> list[Any]:
+    """Execution providers of an instance of ``kind`` (CPU or GPU) on GPU number ``device``, best first.
+
+    Of the model ``config`` a ``gpu_execution_accelerator`` named ``cuda`` holds CUDA's options; one named ``tensorrt``
+    puts TensorRT's provider before it, with options as the native backend names them.
+
+    Raises:
+        ValueError: if a GPU or TensorRT is asked for and this ONNX Runtime has none, or the precision is unknown.
+    """
+    if kind != "GPU":
+        return [_CPU]
+    entries = config.get("optimization", {}).get("execution_accelerators", {}).get("gpu_execution_accelerator", [])
+    options = {entry["name"]: dict(entry["parameters"]) for entry in entries}
+    chosen = {_CUDA: options.get("cuda", {})}
+    if "tensorrt" in options:
+        chosen = {_TENSORRT: _tensorrt_options(options["tensorrt"])} | chosen
+    missing = [name for name in chosen if name not in ort.get_available_providers()]
+    if missing:
+        raise ValueError(f"an instance on a GPU needs {missing[0]}, which the package onnxruntime-gpu has")
+    return [*((name, {"device_id": device} | values) for name, values in chosen.items()), _CPU]
+
+
+def _tensorrt_options(parameters: Mapping[str, str]) -> dict[str, str]:
+    """TensorRT's options by the provider's own names."""
+    precision = parameters.get("precision_mode", "FP32")
+    precisions: dict[str, dict[str, str]] = {"FP32": {}, "FP16": {"trt_fp16_enable": "1"}}
+    options = _one_of("precision_mode", precision, precisions)
+    return options | {key: value for key, value in parameters.items() if key.startswith("trt_")}
 
 
 def _integer(parameters: Mapping[str, Any], key: str, default: int) -> int:
@@ -57,7 +81,7 @@ def _integer(parameters: Mapping[str, Any], key: str, default: int) -> int:
         raise ValueError(f"parameter {key} must be an integer, not {text!r}") from None
 
 
-def _one_of(key: str, value: int, allowed: Mapping[int, Any]) -> Any:
+def _one_of(key: str, value: Any, allowed: Mapping[Any, Any]) -> Any:
     if value not in allowed:
         raise ValueError(f"{key} must be one of {', '.join(map(str, allowed))}, not {value}")
     return allowed[value]

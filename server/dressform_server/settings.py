@@ -10,6 +10,7 @@ from pathlib import Path
 
 from dressform_server.errors import SettingsError
 
+THREADS_VARIABLE = "DRESSFORM_ENGINE_THREADS"
 _CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
@@ -19,9 +20,9 @@ class Settings:
 
     ``repository`` is an exported model repository. Ports are 1 to 65535, or 0 for a free one. ``host`` is the
     address that all three ports bind to. ``log`` is a file that gets every line of Triton's log (appended).
-    ``model_config_name`` chooses ``<model>/configs/<name>.pbtxt`` where there is one. ``exit_timeout`` is how many
-    seconds requests in flight get to finish at a stop. ``onnx_threads`` is the number of threads of one ONNX
-    Runtime call; None is every usable core. ``triton_options`` go to Triton's command line as they are.
+    ``engine`` is one that the repository was exported for; None is the first of them. ``exit_timeout`` is how many
+    seconds requests in flight get to finish at a stop. ``onnx_threads`` is the number of threads of one call of a
+    graph, whatever the engine; None is every usable core. ``triton_options`` go to Triton's command line as they are.
     """
 
     repository: Path
@@ -30,7 +31,7 @@ class Settings:
     metrics_port: int = 8002
     host: str = "127.0.0.1"
     log: Path | None = None
-    model_config_name: str | None = None
+    engine: str | None = None
     exit_timeout: int = 30
     onnx_threads: int | None = None
     triton_options: tuple[str, ...] = ()
@@ -62,6 +63,11 @@ class Settings:
             return not ipaddress.ip_address(self.host).is_loopback
         except ValueError:
             return True
+
+
+def leaf_threads() -> int:
+    """Threads of one call of a graph, in a stub of a server of ours; 0 (the engine's own choice) elsewhere."""
+    return int(os.environ.get(THREADS_VARIABLE, "0"))
 
 
 def usable_cores() -> int:

@@ -33,7 +33,7 @@ from dressform import (
     ServerUnavailable,
 )
 from dressform_server import Server
-from e2e.conftest import differences
+from e2e.conftest import differences, run_in_python
 from figures import laid_flat, painted, person
 from mask.agnostic import agnostic_mask
 
@@ -280,7 +280,7 @@ def slow(colour_parser_repository: Path, tmp_path_factory: pytest.TempPathFactor
     repository = tmp_path_factory.mktemp("slow") / "repository"
     shutil.copytree(colour_parser_repository, repository)
     config = repository / "parser" / "config.pbtxt"
-    config.write_text(config.read_text().replace('backend: "onnxruntime"', 'backend: "python"'))
+    run_in_python(config)
     (repository / "parser" / "1" / "model.py").write_text(SLOW.replace("SECONDS", str(SECONDS)))
     log = tmp_path_factory.mktemp("triton") / "slow.log"
     with Server(repository, http_port=0, grpc_port=0, metrics_port=0, log=log) as running:

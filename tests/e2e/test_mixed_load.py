@@ -26,7 +26,7 @@ from PIL import Image
 
 from dressform import Cancelled, Client, DeadlineExceeded, DressformError, ServerError
 from dressform_server import Server
-from e2e.conftest import differences
+from e2e.conftest import differences, run_in_python
 
 POISONED_WIDTH = 88
 """Pixels; requests of this width fail in the UNet."""
@@ -69,7 +69,7 @@ def poisoned(tiny_tryon_repository: Path, tmp_path_factory: pytest.TempPathFacto
     repository = tmp_path_factory.mktemp("poisoned") / "repository"
     shutil.copytree(tiny_tryon_repository, repository)
     config = repository / "unet" / "config.pbtxt"
-    config.write_text(config.read_text().replace('backend: "onnxruntime"', 'backend: "python"'))
+    run_in_python(config)
     (repository / "unet" / "1" / "model.py").write_text(POISON.replace("== WIDTH", f"== {POISONED_WIDTH // 8}"))
     log = tmp_path_factory.mktemp("triton") / "poisoned.log"
     with Server(repository, http_port=0, grpc_port=0, metrics_port=0, log=log) as running:

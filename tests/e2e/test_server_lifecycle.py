@@ -112,7 +112,9 @@ def write_repository(repository: Path, shift: str = SHIFT) -> Path:
     (repository / "busy" / "1").mkdir(parents=True)
     (repository / "busy" / "1" / "model.py").write_text(BUSY_CODE)
     (repository / "busy" / "config.pbtxt").write_text(BUSY)
-    (repository / "manifest.json").write_text(json.dumps({"format": 1, "engine": "onnxruntime"}))
+    (repository / "manifest.json").write_text(
+        json.dumps({"format": 1, "engine": "onnxruntime", "engines": {"onnxruntime": {"backend": "onnxruntime"}}})
+    )
     return repository
 
 

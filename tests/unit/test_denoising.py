@@ -69,9 +69,9 @@ def admitted(pipeline: Any, picture: np.ndarray, mask: np.ndarray, **changes: An
         job_options(canvases=names, **({"num_inference_steps": 5} | changes)),
         SchedulerConfig.from_json(pipeline.exported_schedule),
         pipeline.vae.config.scaling_factor,
-        text,
-        np.stack(moments),
-        masks.latent(mask, FACTOR),
+        moments=np.stack(moments),
+        latent_mask=masks.latent(mask, FACTOR),
+        hidden_states=text,
     )
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from denoise.batch import Batch
+from denoise.admission import admit
 from denoise.engine import ABANDONED_NS, Engine
 from denoise.job import Job
 from dressform_contract import Fault
-from unit.denoise_fakes import Clock, FakeMeter, FakeUNet, FakeWindow, make_job
+from unit.denoise_fakes import SCHEDULE, Clock, FakeMeter, FakeUNet, FakeWindow, job_options, make_job
 
 
 class Bench:
@@ -57,6 +57,26 @@ def test_jobs_join_at_the_next_step_and_leave_when_done() -> None:
     assert second.batch_sizes == [2, 2]
     assert second.finished_ns < first.finished_ns
     assert bench.unet.calls == [2, 4, 4, 2, 2, 2]
+
+
+def test_jobs_without_text_share_a_batch() -> None:
+    bench = Bench()
+    shapes: list[tuple[int, ...]] = []
+
+    def unet(sample: np.ndarray, timestep: np.ndarray, text: np.ndarray) -> np.ndarray:
+        shapes.append(text.shape)
+        return bench.unet(sample, timestep, text)
+
+    engine = Engine(unet, 8, 32, bench.window, bench.meter, clock=bench.clock)
+    for seed, scale in ((1, 7.5), (2, 1.0), (3, 2.5)):
+        moments, latent_mask = np.zeros((1, 2, 2, 2), np.float32), np.ones((1, 2, 2), np.float32)
+        options = job_options(seed=seed, guidance_scale=scale, num_images=2)
+        engine.admit(seed, admit(options, SCHEDULE, 1.0, moments, latent_mask))
+    for _ in range(4):
+        engine.round(list(engine.jobs))
+    assert not engine.jobs
+    assert shapes == [(10, 0, 0)] * 4
+    assert bench.window.endings == ["finished"] * 3
 
 
 def test_metrics_add_up() -> None:
@@ -210,20 +230,6 @@ def test_request_level_batching_waits_for_the_whole_batch() -> None:
         bench.round(1)
     bench.run()
     assert bench.unet.calls == [4, 4, 4, 4]
-
-
-def test_a_half_precision_graph_gets_half_precision_rows() -> None:
-    seen = {}
-
-    def unet(sample: np.ndarray, timestep: np.ndarray, text: np.ndarray) -> np.ndarray:
-        seen.update(sample=sample.dtype, timestep=timestep.dtype, text=text.dtype)
-        return np.zeros((len(sample), 1, *sample.shape[2:]), np.float32)
-
-    job = make_job()
-    batch = Batch([job], np.float16)
-    batch.step(unet)
-    assert seen == {"sample": np.float16, "timestep": np.float32, "text": np.float16}
-    assert job.sample.dtype == np.float32
 
 
 def test_max_rows_must_be_positive() -> None:

@@ -16,8 +16,9 @@ from tokenizers import Tokenizer
 
 from dressform_export import ExportError
 from dressform_export.graphs import PROBES, TRACED, Probe, UNet
+from dressform_export.runner import runner
 from dressform_export.source import open_source
-from dressform_export.verification import compare, verify_graph
+from dressform_export.verification import Reference, compare, references, verify_graph
 
 SIZES = [(8, 16), (11, 7), (16, 9), (10, 18)]
 """Latent height and width."""
@@ -113,8 +114,10 @@ def test_verification_finds_a_changed_weight(tiny_repository: Path, tiny_source:
     leaf, model = UNet(source.dimensions), source.load("unet")
     with torch.no_grad():
         model.conv_out.bias.add_(0.01)  # type: ignore[operator, union-attr]
-    with pytest.raises(ExportError, match=r"the unet graph differs from torch by 0\.0[01].* allowed"):
-        verify_graph(leaf, leaf.module(model), tiny_repository / "unet" / "1" / "model.onnx")
+    with pytest.raises(ExportError, match=r"the unet graph in fp32 differs from torch by 0\.0[01].* allowed"):
+        verify_graph(
+            leaf.name, references(leaf, leaf.module(model)), runner(tiny_repository / "unet" / "1" / "model.onnx")
+        )
 
 
 @pytest.mark.parametrize(
@@ -127,7 +130,7 @@ def test_verification_finds_a_changed_weight(tiny_repository: Path, tiny_source:
     ],
 )
 def test_comparison_fails_on_nan_shape_dtype_and_value(actual: NDArray[np.generic]) -> None:
-    result = compare(np.zeros((2, 3), np.float32), actual, {"rows": 2})
+    result = compare(Reference({"rows": 2}, {}, np.zeros((2, 3), np.float32), labels=False), actual)
     assert not result.difference <= result.tolerance
 
 

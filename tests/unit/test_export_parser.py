@@ -21,10 +21,12 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from dressform_contract import LABELS
 from dressform_export import ExportError, build_random_pipeline, read_manifest, repository
-from dressform_export.onnx_file import export_graph
+from dressform_export.engines import chosen
+from dressform_export.onnx_file import export_leaf
 from dressform_export.parser import Parser, ParserSource, open_parser
 from dressform_export.progress import Silence
-from dressform_export.verification import LABEL_TOLERANCE, compare, verify_graph
+from dressform_export.runner import runner
+from dressform_export.verification import TOLERANCES, Reference, compare, references, verify_graph
 from figures import COLOURS, write_colour_parser
 
 
@@ -39,8 +41,8 @@ def exported(source: Path, out: Path) -> Callable[[np.ndarray], np.ndarray]:
     parser = ParserSource(str(source), None, source)
     repository.copy_models(repository.template_folder(), out, ["parser"])
     leaf = Parser(parser)
-    record = export_graph(leaf, leaf.module(parser.load()), out, Silence())
-    assert all(result.difference <= result.tolerance == LABEL_TOLERANCE for result in record.verification)
+    record = export_leaf(leaf, leaf.module(parser.load()), out, chosen([]), Silence()).graphs["fp32"]
+    assert all(result.difference <= result.tolerance == TOLERANCES["fp32"].labels for result in record.verification)
     height, width = parser.size
     assert record.verification[-1].shapes == {"rows": 1, "count": 2, "height": height // 8, "width": width // 8}
     session = onnxruntime.InferenceSession(str(out / record.file))
@@ -196,16 +198,16 @@ def test_verification_finds_a_changed_weight(random_parser: Path, tmp_path: Path
     leaf, model = Parser(parser), parser.load()
     with torch.no_grad():
         model.decode_head.classifier.weight.mul_(-1)  # type: ignore[union-attr, operator]
-    with pytest.raises(ExportError, match=r"the parser graph differs from torch by [\d.]+ at .* at most 0\.001"):
-        verify_graph(leaf, leaf.module(model), tmp_path / "parser" / "1" / "model.onnx")
+    with pytest.raises(ExportError, match=r"the parser graph in fp32 differs .* by [\d.]+ at .* at most 0\.001"):
+        verify_graph(leaf.name, references(leaf, leaf.module(model)), runner(tmp_path / "parser" / "1" / "model.onnx"))
 
 
 def test_a_thousandth_of_the_labels_may_differ() -> None:
-    expected = np.zeros((1, 2000), np.uint8)
-    actual = expected.copy()
+    expected = Reference({}, {}, np.zeros((1, 2000), np.uint8), labels=True)
+    actual = expected.expected.copy()
     actual[0, :2] = 17
-    assert compare(expected, actual, {}, labels=True).difference == LABEL_TOLERANCE
+    assert compare(expected, actual).difference == TOLERANCES["fp32"].labels
     actual[0, 2] = 1
-    result = compare(expected, actual, {}, labels=True)
+    result = compare(expected, actual)
     assert result.difference > result.tolerance
-    assert compare(expected, actual[:, 1:], {}, labels=True).difference == float("inf")
+    assert compare(expected, actual[:, 1:]).difference == float("inf")

@@ -13,7 +13,13 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInput
 
 from dressform_export import read_manifest
 from dressform_export.manifest import Manifest
-from dressform_export.repository import CONFIG, models_to_export, read_configs, template_folder
+from dressform_export.repository import (
+    CONFIG,
+    models_to_export,
+    read_configs,
+    template_folder,
+    without_missing_steps,
+)
 from dressform_export.source import sha256
 
 LEAVES = ("text_encoder", "unet", "vae_decoder", "vae_encoder")
@@ -54,6 +60,7 @@ def test_config_says_what_the_graph_has(tiny_repository: Path, leaf: str) -> Non
     assert in_config == in_graph == TENSORS[leaf]
     assert config.name == leaf
     assert config.backend == "onnxruntime"
+    assert config.default_model_filename == "model.onnx"
     assert config.max_batch_size == (64 if leaf == "unet" else 8)
     assert config.HasField("dynamic_batching") == (leaf != "unet")
 
@@ -103,6 +110,27 @@ def test_models_without_a_use_are_left_out() -> None:
     }
     assert models_to_export(configs, ["unet"]) == ("denoise", "inpaint", "unet")
     assert models_to_export(configs, ["unet", "parser"]) == ("denoise", "inpaint", "mask", "outer", "parser", "unet")
+
+
+def test_an_ensemble_does_without_what_is_optional_wherever_it_goes() -> None:
+    configs = read_configs(template_folder())
+    leaves = {"vae_encoder", "unet", "vae_decoder"}
+    everything = models_to_export(configs, [*leaves, "text_encoder", "safety_checker", "parser"])
+    assert set(configs) == set(everything)
+    with_text = set(models_to_export(configs, [*leaves, "text_encoder"]))
+    assert with_text == set(configs) - {"safety_checker", "parser", "mask"}
+    without = set(models_to_export(configs, leaves))
+    assert without == with_text - {"text_encoder", "inpaint"}
+    assert "tryon" not in models_to_export(configs, ["unet", "vae_decoder"]), "nobody does without an encoder"
+    assert without_missing_steps(configs["tryon"], everything) == configs["tryon"]
+    pruned = without_missing_steps(configs["tryon"], without).ensemble_scheduling.step
+    steps = {step.model_name: step for step in configs["tryon"].ensemble_scheduling.step}
+    assert [step.model_name for step in pruned] == [name for name in steps if name in without]
+    for step in pruned:
+        gone = set(steps[step.model_name].input_map) - set(step.input_map)
+        gone |= set(steps[step.model_name].output_map) - set(step.output_map)
+        expected = {"preprocess": {"input_ids"}, "handover": {"hidden_states"}, "postprocess": {"scores"}}
+        assert gone == expected.get(step.model_name, set())
 
 
 def test_manifest(tiny_repository: Path, tiny_tryon_repository: Path, tiny_source: Path) -> None:

@@ -13,7 +13,15 @@ from typing import Any
 
 import pytest
 
-from dressform_server import PortTaken, RepositoryError, Server, Settings, SettingsError, UnsupportedPlatform
+from dressform_server import (
+    InstallationError,
+    PortTaken,
+    RepositoryError,
+    Server,
+    Settings,
+    SettingsError,
+    UnsupportedPlatform,
+)
 from dressform_server import settings as settings_module
 from dressform_server.container import IMAGE, docker_run
 from dressform_server.journal import Journal, is_notable, reason_in
@@ -23,13 +31,18 @@ from dressform_server.repository import Repository
 from dressform_server.settings import usable_cores
 
 
+def manifest(engine: str) -> str:
+    """What the server reads of an export for ``engine`` and for tensorrt."""
+    engines = {name: {"backend": name} for name in (engine, "tensorrt")}
+    return json.dumps({"format": 1, "engine": engine, "engines": engines})
+
+
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
     """An exported repository of one model, as far as it is looked at before Triton is."""
-    (tmp_path / "unet" / "configs").mkdir(parents=True)
+    (tmp_path / "unet").mkdir()
     (tmp_path / "unet" / "config.pbtxt").touch()
-    (tmp_path / "unet" / "configs" / "cuda.pbtxt").touch()
-    (tmp_path / "manifest.json").write_text(json.dumps({"format": 1, "engine": "onnxruntime"}))
+    (tmp_path / "manifest.json").write_text(manifest("onnxruntime"))
     return tmp_path
 
 
@@ -77,21 +90,33 @@ def test_a_folder_that_was_not_exported_is_refused(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text('{"format": 99}')
     with pytest.raises(RepositoryError, match=r"format 1 .* has format 99"):
         Repository.read(tmp_path)
-    (tmp_path / "manifest.json").write_text('{"format": 1, "engine": "onnxruntime"}')
+    (tmp_path / "manifest.json").write_text(manifest("onnxruntime"))
     with pytest.raises(RepositoryError, match="no model"):
         Repository.read(tmp_path)
 
 
-def test_another_engine_is_refused_with_the_container(repository: Path) -> None:
-    (repository / "manifest.json").write_text(json.dumps({"format": 1, "engine": "tensorrt"}))
-    with pytest.raises(RepositoryError, match=r"'tensorrt'.*runs onnxruntime") as refusal:
-        Server(repository).start()
+@pytest.mark.parametrize(("default", "engine"), [("tensorrt", None), ("onnxruntime", "tensorrt")])
+def test_an_engine_without_a_backend_is_refused_with_the_container(
+    repository: Path, default: str, engine: str | None
+) -> None:
+    (repository / "manifest.json").write_text(manifest(default))
+    with pytest.raises(RepositoryError, match=r"'tensorrt' needs.*has onnxruntime, openvino") as refusal:
+        Server(repository, engine=engine).start()
     assert IMAGE in str(refusal.value)
+    assert ("--model-config-name=tensorrt" in str(refusal.value)) == (engine is not None)
 
 
-def test_an_unknown_configuration_name_is_refused(repository: Path) -> None:
-    with pytest.raises(RepositoryError, match="'tensorrt'; it has cuda"):
-        Server(repository, model_config_name="tensorrt").start()
+def test_an_engine_that_was_not_exported_is_refused(repository: Path) -> None:
+    with pytest.raises(RepositoryError, match="exported for onnxruntime, tensorrt, not for 'openvino'"):
+        Server(repository, engine="openvino").start()
+
+
+def test_an_engine_that_is_not_installed_is_refused(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (repository / "manifest.json").write_text(manifest("openvino"))
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "openvino" else find(name))
+    with pytest.raises(InstallationError, match=r"cannot import openvino: pip install 'dressform\[serve,openvino\]'"):
+        Server(repository).start()
 
 
 @pytest.mark.parametrize(("system", "machine"), [("Darwin", "arm64"), ("Linux", "aarch64"), ("Windows", "AMD64")])

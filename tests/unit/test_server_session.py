@@ -46,9 +46,41 @@ def test_what_is_not_allowed_is_refused(config: dict[str, Any], sentence: str) -
         session.options(config, threads=0)
 
 
-def test_a_gpu_instance_without_cuda_runs_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
-    assert session.providers("GPU", 1) == ["CPUExecutionProvider"]
-    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
-    assert session.providers("GPU", 1)[0] == ("CUDAExecutionProvider", {"device_id": 1})
-    assert session.providers("CPU", 0) == ["CPUExecutionProvider"]
+CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
+
+
+def accelerated(**accelerators: dict[str, str]) -> dict[str, Any]:
+    """A model configuration with these ``gpu_execution_accelerator`` entries."""
+    entries = [{"name": name, "parameters": parameters} for name, parameters in accelerators.items()]
+    return {"optimization": {"execution_accelerators": {"gpu_execution_accelerator": entries}}}
+
+
+def test_an_instance_on_the_cpu_has_no_other_provider() -> None:
+    assert session.providers(accelerated(cuda={}), "CPU", 0) == [CPU]
+
+
+def test_a_gpu_instance_has_the_options_of_its_accelerators(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ort, "get_available_providers", lambda: [TENSORRT, CUDA, CPU])
+    assert session.providers({}, "GPU", 1) == [(CUDA, {"device_id": 1}), CPU]
+    cuda = {"arena_extend_strategy": "kSameAsRequested"}
+    tensorrt = {"precision_mode": "FP16", "trt_engine_cache_enable": "1"}
+    assert session.providers(accelerated(cuda=cuda, tensorrt=tensorrt), "GPU", 0) == [
+        (TENSORRT, {"device_id": 0, "trt_fp16_enable": "1", "trt_engine_cache_enable": "1"}),
+        (CUDA, {"device_id": 0, "arena_extend_strategy": "kSameAsRequested"}),
+        CPU,
+    ]
+
+
+def test_a_gpu_instance_without_its_provider_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ort, "get_available_providers", lambda: [CPU])
+    with pytest.raises(ValueError, match=CUDA):
+        session.providers({}, "GPU", 0)
+    monkeypatch.setattr(ort, "get_available_providers", lambda: [CUDA, CPU])
+    with pytest.raises(ValueError, match=TENSORRT):
+        session.providers(accelerated(tensorrt={}), "GPU", 0)
+
+
+def test_an_unknown_precision_of_tensorrt_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ort, "get_available_providers", lambda: [TENSORRT, CUDA, CPU])
+    with pytest.raises(ValueError, match="precision_mode must be one of FP32, FP16, not INT8"):
+        session.providers(accelerated(tensorrt={"precision_mode": "INT8"}), "GPU", 0)

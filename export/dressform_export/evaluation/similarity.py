@@ -7,19 +7,17 @@ import torch
 from numpy.typing import NDArray
 from torchmetrics.functional.image import structural_similarity_index_measure
 
+from dressform_export import fidelity
 from dressform_export.evaluation.sizing import Pixels, Region
 
 SSIM_RADIUS = 5
 """Of the Gaussian window: sigma 1.5, cut off at 3.5 sigma, so 11 × 11 pixels."""
 
-PSNR_CEILING = 100.0
-"""PSNR of equal pictures, in dB: it would be infinite."""
-
 _SSIM = (
     "map of structural similarity (Wang et al. 2004) of the RGB channels, torchmetrics: Gaussian window 11 × 11, "
     "sigma 1.5, K1 0.01, K2 0.03, data range 255, borders reflected"
 )
-_PSNR = f"10 log10(255² / MSE) in dB, {PSNR_CEILING:g} where the pictures are equal; MSE over channels and"
+_PSNR = f"10 log10(255² / MSE) in dB, {fidelity.PSNR_CEILING:g} where the pictures are equal; MSE over channels and"
 
 HOW = {
     "ssim": f"mean over all pixels of the {_SSIM}",
@@ -52,14 +50,13 @@ def ssim(a: Pixels, b: Pixels, mask: Region | None = None) -> float:
 
 
 def psnr(a: Pixels, b: Pixels, mask: Region | None = None) -> float:
-    """Peak signal-to-noise ratio in dB, at most `PSNR_CEILING`, over the pixels where ``mask`` is true if given.
+    """Peak signal-to-noise ratio in dB (`fidelity.psnr`), over the pixels where ``mask`` is true if given.
 
     Raises:
         ValueError: if the shapes differ, or the mask is empty or of another size.
     """
     _check(a, b)
-    mse = float(np.square(_inside(a, mask).astype(np.float64) - _inside(b, mask).astype(np.float64)).mean())
-    return PSNR_CEILING if mse == 0 else min(PSNR_CEILING, float(10 * np.log10(255**2 / mse)))
+    return fidelity.psnr(_inside(a, mask), _inside(b, mask))
 
 
 def mean_absolute_difference(a: Pixels, b: Pixels, mask: Region) -> float:

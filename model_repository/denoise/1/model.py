@@ -47,7 +47,6 @@ class TritonPythonModel:
             int(settings["max_rows"]),
             TableWindow(self.table, colours, self.schedule.prediction_type),
             self.meter,
-            dtype=np.float16 if manifest["precision"] == "fp16" else np.float32,
             one_batch_at_a_time=settings["batching"] == "request",
         )
         self.table.beat(0, 0, 0)
@@ -87,10 +86,12 @@ class UNetLeaf:
         self.text_tensor = None
 
     def __call__(self, sample, timestep, text):
-        """sample [r, Cin, h, w], timestep [r], text [r, L, D] → output [r, C, h, w]."""
-        if text is not self.text:
+        """sample [r, Cin, h, w], timestep [r], text [r, L, D] (L = 0: the UNet takes none) → output [r, C, h, w]."""
+        inputs = [pb_utils.Tensor("sample", sample), pb_utils.Tensor("timestep", timestep[:, None])]
+        if text.size and text is not self.text:
             self.text, self.text_tensor = text, pb_utils.Tensor("encoder_hidden_states", text)
-        inputs = [pb_utils.Tensor("sample", sample), pb_utils.Tensor("timestep", timestep[:, None]), self.text_tensor]
+        if text.size:
+            inputs.append(self.text_tensor)
         return wire.call("unet", inputs, "out_sample").astype(np.float32, copy=False)
 
 

@@ -33,8 +33,9 @@ class TritonPythonModel:
             if self.table.cancelled(slot):
                 self.table.free(slot, "cancelled")
                 return wire.refuse(wire.Fault("CANCELLED", "the request was cancelled before its first step"))
-            arrays = {name: wire.array(request, name) for name in ("hidden_states", "moments", "latent_mask")}
-            parcel.put(self.folder, slot, json.loads(wire.array(request, "options")[0]), arrays)
+            arrays = {name: wire.optional_array(request, name) for name in ("hidden_states", "moments", "latent_mask")}
+            present = {name: array for name, array in arrays.items() if array is not None}
+            parcel.put(self.folder, slot, json.loads(wire.array(request, "options")[0]), present)
             self.table.renew(slot, self.table.lease())
             return wire.answer({"parcel": wire.array(request, "slot")})
         except Exception as error:

@@ -19,6 +19,7 @@ from jobs.entry import Slot
 from jobs.table import JobTable
 from postprocess.compositing import composite, opacity
 from postprocess.encoding import encoded, encoded_mask
+from postprocess.safety import blanked, flagged, warnings
 from preprocess.placement import Placement
 
 
@@ -58,31 +59,34 @@ def outputs(request) -> dict:
     started = time.monotonic_ns()
     frame = json.loads(wire.array(request, "frame")[0])
     job = json.loads(wire.array(request, "job")[0])
+    scores = wire.optional_array(request, "scores")
+    flags = None if scores is None else flagged(scores)
     wanted = set(request.requested_output_names())
     made = {"seeds": np.array(job["seeds"], np.int64)}
     if "images" in wanted:
-        made["images"] = np.array(pictures(request, frame), np.object_)
+        made["images"] = np.array(pictures(request, frame, flags), np.object_)
     if "mask_used" in wanted:
         mask = encoded_mask(wire.array(request, "mask_used"), frame["output_format"])
         made["mask_used"] = np.array([mask], np.object_)
-    made["info"] = wire.text(info(frame, job, started))
+    made["info"] = wire.text(info(frame, job, flags, started))
     return {name: value for name, value in made.items() if name in wanted}
 
 
-def pictures(request, frame) -> list[bytes]:
-    """The encoded pictures of one request."""
+def pictures(request, frame, flags) -> list[bytes]:
+    """The encoded pictures of one request, the flagged ones black."""
     canvases = wire.array(request, "images")
     if frame["composite"] != "none":
         original, mask = wire.array(request, "original"), wire.array(request, "mask_used")
         alpha = opacity(mask, soft=frame["composite"] == "soft", blur=frame["mask_blur"])
         placement = Placement(tuple(frame["source"]), tuple(frame["target"]), frame["height"], frame["width"])
         canvases = [composite(original, canvas, alpha, placement) for canvas in canvases]
+    canvases = canvases if flags is None else blanked(canvases, flags)
     profile = base64.b64decode(frame["icc_profile"]) or None
     return [encoded(canvas, frame["output_format"], frame["quality"], profile) for canvas in canvases]
 
 
-def info(frame, job, started) -> dict:
-    """The request's story: size, steps, batches, milliseconds by stage, warnings."""
+def info(frame, job, flags, started) -> dict:
+    """The request's story: size, steps, batches, milliseconds by stage, what was blanked, warnings."""
     now = time.monotonic_ns()
     marks = {
         "preprocess": (frame["started_ns"], frame["prepared_ns"]),
@@ -104,6 +108,7 @@ def info(frame, job, started) -> dict:
         "step_ends_ms": [round((end - frame["started_ns"]) / 1e6, 3) for end in job["step_ends_ns"]],
         "unet_rows": job["unet_rows"],
         "milliseconds": {stage: round((end - begin) / 1e6, 3) for stage, (begin, end) in marks.items()},
-        "warnings": frame["warnings"],
+        "warnings": frame["warnings"] + ([] if flags is None else warnings(flags)),
+        "flagged": flags,
         **frame["automatic_mask"],
     }

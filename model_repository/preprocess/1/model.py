@@ -37,9 +37,7 @@ class TritonPythonModel:
         scheduler = json.loads((wire.ROOT / "denoise" / "scheduler_config.json").read_text())
         self.export = Export.from_manifest(manifest, scheduler)
         self.automatic = automatic_masks(manifest)
-        text = manifest["text"]
-        tokenizer_file = wire.ROOT / "preprocess" / "tokenizer.json"
-        self.tokenizer = PromptTokenizer(tokenizer_file, text["max_length"], text["pad_token_id"])
+        self.tokenizer = prompt_tokenizer(manifest)
         limits = json.loads(args["model_config"])["parameters"]
         self.max_jobs = int(limits["max_jobs"]["string_value"])
         self.max_work_ms = 1000 * int(limits["max_work_seconds"]["string_value"])
@@ -126,6 +124,14 @@ class TritonPythonModel:
         self.table.close()
 
 
+def prompt_tokenizer(manifest):
+    """The pipeline's tokenizer; None where the export has no text encoder."""
+    text = manifest["text"]
+    if text is None:
+        return None
+    return PromptTokenizer(wire.ROOT / "preprocess" / "tokenizer.json", text["max_length"], text["pad_token_id"])
+
+
 def automatic_masks(manifest):
     """The maker of masks; None where the export has no parser."""
     if manifest["parser"] is None:
@@ -143,8 +149,8 @@ def read(request) -> RawRequest:
 
 def tensors(prepared: Prepared) -> dict:
     """The stage's outputs by name."""
-    return {
-        "input_ids": prepared.input_ids,
+    tokens = {} if prepared.input_ids is None else {"input_ids": prepared.input_ids}
+    return tokens | {
         "canvases": prepared.canvases,
         "keep": prepared.keep,
         "latent_mask": prepared.latent_mask,
