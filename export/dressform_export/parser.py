@@ -17,7 +17,7 @@ from dressform_contract import LABELS
 from dressform_export.errors import ExportError
 from dressform_export.graphs import PROBES, Axes, Graph, Leaf, Probe
 from dressform_export.manifest import ParserRecord
-from dressform_export.source import count_elements, load_model, located, read_json, sha256, weight_files
+from dressform_export.source import MODEL_FILES, count_elements, load_model, located, read_json, sha256, weight_files
 
 FOLDER = "parser"
 """Where a pipeline's folder may have one."""
@@ -27,8 +27,6 @@ NONE = "none"
 
 UNIT = 8
 """Pixels for one of a probe's latents."""
-
-_FILES = ("config.json", "preprocessor_config.json", "*.safetensors", "*.safetensors.index.json")
 
 
 def open_parser(given: str | None, pipeline: Path) -> ParserSource | None:
@@ -41,7 +39,7 @@ def open_parser(given: str | None, pipeline: Path) -> ParserSource | None:
         return None
     if given is None:
         return ParserSource(str(pipeline / FOLDER), None, pipeline / FOLDER)
-    return ParserSource(given, *located(given, None, _FILES))
+    return ParserSource(given, *located(given, None, ("preprocessor_config.json", *MODEL_FILES)))
 
 
 @dataclass(frozen=True)
@@ -152,7 +150,7 @@ class _ParserGraph(Graph):
 class Parser(Leaf):
     """canvases UINT8 [b, k, H, W, 3] → labels UINT8 [b, k, H, W], numbered as ``LABELS`` of the contract.
 
-    The logits, a quarter of the picture along each side, are interpolated before the argmax, as in transformers'
+    The logits, smaller than the picture, are interpolated before the argmax, as in transformers'
     ``post_process_semantic_segmentation``.
     """
 

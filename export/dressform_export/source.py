@@ -29,6 +29,9 @@ from dressform_export.settings import Settings, read_settings
 MODELS: dict[str, Any] = {"text_encoder": CLIPTextModel, "vae": AutoencoderKL, "unet": UNet2DConditionModel}
 """Components with weights, and the only class each may have."""
 
+MODEL_FILES = ("config.json", "*.safetensors", "*.safetensors.index.json")
+"""Patterns of a component's files."""
+
 TOKENIZERS = ("CLIPTokenizer", "CLIPTokenizerFast")
 LEFT_OUT = ("safety_checker", "feature_extractor", "image_encoder")
 """Components that a pipeline may have and an export does not carry; a safety checker is warned about."""
@@ -52,11 +55,7 @@ def open_source(source: str, revision: str | None = None) -> Source:
         ExportError: if it is not there, or not a pipeline that can be exported.
     """
     patterns = ["model_index.json", "dressform.json", "scheduler/*.json", "tokenizer/*", "parser/*.json"]
-    patterns += [
-        f"{name}/{file}"
-        for name in (*MODELS, "parser")
-        for file in ("config.json", "*.safetensors", "*.safetensors.index.json")
-    ]
+    patterns += [f"{name}/{file}" for name in (*MODELS, "parser") for file in MODEL_FILES]
     return Source(str(source), *located(source, revision, patterns))
 
 

@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 from dressform import Client
 from dressform_export.demo import MODEL
 from dressform_export.demo.evaluation import inpaint, tryon
-from dressform_export.demo.evaluation.judging import Patterns
-from dressform_export.demo.wardrobe import ATR, HELD_OUT, Sample, sample
-from dressform_export.demo.wardrobe.clothes import label_of
+from dressform_export.demo.evaluation.judging import Patterns, region
+from dressform_export.demo.wardrobe import HELD_OUT, Sample, sample
 from dressform_export.evaluation.colour import mean_difference
 from dressform_export.evaluation.serving import Asker
 from dressform_export.progress import Silence
 from dressform_server import Server
 from e2e.conftest import differences
+from figures import of
 
 SEED = HELD_OUT + 7000
 
@@ -39,15 +39,9 @@ def demo(demo_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
             yield client
 
 
-def worn(drawn: Sample, other: bool = False) -> NDArray[np.bool_]:
-    """Where the garment (the other one) is on the person."""
-    look, garment = (drawn.other_look, drawn.other) if other else (drawn.look, drawn.garment)
-    return look.labels == label_of(garment)
-
-
-def pixels(image: Any, region: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """The colours [N, 3] within ``region``."""
-    return np.asarray(np.asarray(image)[region])
+def pixels(image: Any, area: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """The colours [N, 3] within ``area``."""
+    return np.asarray(np.asarray(image)[area])
 
 
 @pytest.mark.parametrize("category", ["upper", "lower", "overall"])
@@ -56,13 +50,12 @@ def test_a_tryon_without_a_mask_puts_the_garment_on(demo: Client, category: str)
     for seed in range(SEED, SEED + 4):
         drawn = sample(seed, category)
         result = demo.tryon(drawn.other_look.image, drawn.flat.image, seed=seed)
-        region = worn(drawn) & worn(drawn, other=True)
-        right, wrong = (pixels(look.image, region) for look in (drawn.look, drawn.other_look))
-        made = pixels(result.image, region)
+        both = region(drawn.look, category) & region(drawn.other_look, category)
+        right, wrong = (pixels(look.image, both) for look in (drawn.look, drawn.other_look))
+        made = pixels(result.image, both)
         nearer.append(mean_difference(made, right) < mean_difference(made, wrong))
         kept = np.asarray(result.mask_used) < 128
-        face = np.isin(drawn.other_look.labels, [ATR.index("Face"), ATR.index("Hair")])
-        assert kept[face | drawn.other_look.hands].all()
+        assert kept[of(drawn.other_look.labels, "Face", "Hair") | drawn.other_look.hands].all()
         assert (result.info["category"], result.info["category_from"]) == (category, "auto")
     assert all(nearer)
 
@@ -72,19 +65,20 @@ def test_an_outfit_leaves_the_first_garment_unharmed(demo: Client) -> None:
     person = upper.other_look.image
     first = demo.tryon(person, upper.flat.image, seed=1)
     both = demo.tryon(person, [upper.flat.image, lower.flat.image], seed=1)
-    torso = worn(upper)
+    torso = region(upper.look, "upper")
     torso[np.flatnonzero(torso.any(1))[-6] :] = False  # the seam between the two may move
     assert np.median(differences(first.image, both.image)[torso]) <= 2
-    legs = upper.look.labels == label_of(upper.rest)  # type: ignore[arg-type]
+    legs = region(upper.look, "lower")
     made, flat = pixels(both.image, legs), pixels(lower.flat.image, lower.flat.labels > 0)
     assert mean_difference(made, flat) < mean_difference(made, pixels(person, legs))
 
 
 def test_the_prompt_names_the_colour(demo: Client) -> None:
     drawn = sample(SEED + 30, "upper")
-    mask = demo.mask(drawn.other_look.image, category="upper").mask_used
+    person, worn = drawn.other_look.image, region(drawn.look, "upper")
+    mask = demo.mask(person, category="upper").mask_used
     made = {
-        name: pixels(demo.inpaint(drawn.other_look.image, mask, f"a {name} t-shirt", seed=3).image, worn(drawn)).mean(0)
+        name: pixels(demo.inpaint(person, mask, f"a {name} t-shirt", seed=3).image, worn).mean(0)
         for name in ("red", "green", "blue")
     }
     for channel, name in enumerate(("red", "green", "blue")):

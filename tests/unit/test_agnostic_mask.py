@@ -39,6 +39,11 @@ def any_labels(draw: st.DrawFn) -> np.ndarray:
     return labels
 
 
+def near(region: np.ndarray) -> np.ndarray:
+    """The pixels of a region and their eight neighbours."""
+    return np.lib.stride_tricks.sliding_window_view(np.pad(region, 1), (3, 3)).any((2, 3))
+
+
 @settings(max_examples=150, deadline=None)
 @given(labels=any_labels(), category=st.sampled_from(sorted(COVERED)))
 def test_what_must_stay_is_never_covered(labels: np.ndarray, category: str) -> None:
@@ -64,9 +69,7 @@ def test_a_mirrored_picture_gives_the_mirrored_mask(labels: np.ndarray, category
     mirrored = agnostic_mask(MIRRORED[labels[:, ::-1]], category)
     # A tip is one of several equally far pixels now and then; all else is exact.
     apart = (mirrored[:, ::-1] != mask) & ~of(labels, "Left-arm", "Right-arm")
-    near_arms = np.pad(of(labels, "Left-arm", "Right-arm"), 1)
-    near_arms = np.lib.stride_tricks.sliding_window_view(near_arms, (3, 3)).any((2, 3))
-    assert not (apart & ~near_arms).any()
+    assert not (apart & ~near(of(labels, "Left-arm", "Right-arm"))).any()
 
 
 @pytest.mark.parametrize("category", COVERED)
@@ -156,9 +159,7 @@ def test_a_dress_goes_with_either_half() -> None:
     for category in COVERED:
         mask = agnostic_mask(labels, category)
         dress = of(labels, "Dress") & (np.abs(np.arange(128) - 30) > 3)[:, None]
-        hidden = np.pad(hands(labels), 1)
-        near_hands = np.lib.stride_tricks.sliding_window_view(hidden, (3, 3)).any((2, 3))
-        assert mask[dress & ~near_hands].all()
+        assert mask[dress & ~near(hands(labels))].all()
 
 
 def test_specks_do_not_stretch_the_hull() -> None:

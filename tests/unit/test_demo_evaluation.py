@@ -97,7 +97,7 @@ def test_one_colour_of_two_is_not_both(samples: list[Sample]) -> None:
     assert judged == {"colour_dominates": 1, "colours_present": 0, "named_share": 1}
 
 
-def test_a_region_keeps_its_inside(samples: list[Sample]) -> None:
+def test_a_region_keeps_its_inside() -> None:
     area = np.zeros((9, 9), bool)
     area[2:7, 2:7] = True
     expected = np.zeros((9, 9), bool)

@@ -12,8 +12,9 @@ import torch
 from diffusers import StableDiffusionInpaintPipeline
 from PIL import Image
 from safetensors.torch import load_file
-from transformers import SegformerForSemanticSegmentation, SegformerImageProcessor
+from transformers import CLIPTokenizer, SegformerForSemanticSegmentation, SegformerImageProcessor
 
+from dressform_export import build_random_pipeline
 from dressform_export.demo.evaluation.classifier import PatternClassifier, garment_crops, load_classifier
 from dressform_export.demo.training.__main__ import main
 from dressform_export.demo.training.data import open_examples, write_folder
@@ -46,20 +47,12 @@ def test_the_pipeline_is_one_of_diffusers(work: Path) -> None:
 def test_the_exporter_takes_it(work: Path) -> None:
     source = open_source(str(work / "pipeline"))
     assert source.size == (128, 96)
-    assert (source.settings.tryon, source.settings.num_inference_steps, source.settings.solver) == (
-        "concat",
-        20,
-        "ddim",
-    )
+    settings = source.settings
+    assert (settings.tryon, settings.num_inference_steps, settings.solver) == ("concat", 20, "ddim")
     assert source.scheduler["prediction_type"] == "v_prediction"
     assert source.dimensions.in_channels == 9
-    assert source.tokenizer("a red dress").input_ids == _slow_ids(work)
-
-
-def _slow_ids(work: Path) -> list[int]:
-    from transformers import CLIPTokenizer
-
-    return CLIPTokenizer.from_pretrained(work / "pipeline" / "tokenizer")("a red dress").input_ids
+    slow = CLIPTokenizer.from_pretrained(work / "pipeline" / "tokenizer")
+    assert source.tokenizer("a red dress").input_ids == slow("a red dress").input_ids
 
 
 def test_weights_fit_the_repository(work: Path) -> None:
@@ -131,10 +124,7 @@ def test_a_pipeline_of_ones_own_is_fine_tuned(work: Path, tiny_source: Path, tmp
 
 
 def test_refusals(work: Path, tiny_source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    four = tmp_path / "four"
-    from dressform_export import build_random_pipeline
-
-    build_random_pipeline("tiny", four, in_channels=4)
+    four = build_random_pipeline("tiny", tmp_path / "four", in_channels=4)
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "letter.txt").write_text("mine")
     new = ["--work", str(tmp_path / "new"), *OPTIONS]

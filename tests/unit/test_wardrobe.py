@@ -1,20 +1,18 @@
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dressform_export.demo.wardrobe import ATR, CATEGORIES, COLOURS, KINDS, PATTERNS, caption, sample
+from dressform_export.demo.wardrobe import CATEGORIES, COLOURS, KINDS, PATTERNS, caption, sample
 from dressform_export.demo.wardrobe.clothes import label_of
 from dressform_export.demo.wardrobe.garments import random_garment
+from figures import of
 
 seeds = st.integers(0, 2**40)
 few = settings(max_examples=20, deadline=None)
-
-
-def region(labels, *names):
-    return np.isin(labels, [ATR.index(name) for name in names])
 
 
 @few
@@ -34,10 +32,10 @@ def test_labels_show_the_garment_worn_and_a_whole_person(seed, category):
     for look, garment in ((drawn.look, drawn.garment), (drawn.other_look, drawn.other)):
         assert (look.labels == label_of(garment)).mean() > 0.03
         for name in ("Face", "Left-shoe", "Right-shoe"):
-            assert region(look.labels, name).any()
+            assert of(look.labels, name).any()
         assert look.hands.sum() > 20
-        assert region(look.labels, "Left-arm", "Right-arm")[look.hands].all()
-        assert not region(look.labels, "Face", "Left-arm", "Right-arm")[:, [0, -1]].any()  # nobody is cut off
+        assert of(look.labels, "Left-arm", "Right-arm")[look.hands].all()
+        assert not of(look.labels, "Face", "Left-arm", "Right-arm")[:, [0, -1]].any()  # nobody is cut off
 
 
 @few
@@ -47,7 +45,7 @@ def test_only_the_garment_differs_between_the_looks(seed, category):
     changed = (drawn.look.image != drawn.other_look.image).any(2)
     outside = (drawn.mask() == 0) & (drawn.mask(other=True) == 0)
     assert changed.any()
-    assert (changed & outside).mean() < 0.01
+    assert (changed & outside).mean() < 0.02  # cloth in the margin around face, hair and hands
 
 
 @few
@@ -76,7 +74,7 @@ def test_a_flat_garment_is_the_garment_on_white(seed):
 @given(seeds, st.sampled_from(CATEGORIES))
 def test_a_plain_garment_has_its_colour_on_the_person_and_flat(seed, category):
     drawn = sample(seed, category)
-    plain = drawn.garment.__class__(**{**vars(drawn.garment), "pattern": "plain", "second": None, "print_shape": None})
+    plain = replace(drawn.garment, pattern="plain", second=None, print_shape=None)
     look = drawn.wearing(plain)
     worn = np.median(look.image[look.labels == label_of(plain)].astype(float), axis=0)
     assert np.abs(worn - plain.colour_rgb).max() < 40  # shading darkens it

@@ -6,14 +6,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from dressform import Client
 from dressform_export.demo.wardrobe import HELD_OUT, sample
 from dressform_export.evaluation.sheet import Row, contact_sheet, hole_shown
+from dressform_export.evaluation.sizing import Pixels
 
-Pixels = NDArray[np.uint8]
+MASK_BLUR = 1
+"""The seam, in pixels: the contract's 4 are for larger pictures, and as wide as an arm in these of 128 × 96."""
 
 CELL = (256, 192)
 """Height and width of a picture on the sheet."""
@@ -77,7 +78,7 @@ def _tryon(seed: int, category: str) -> Scene:
 
     def paint(client: Client) -> list[Pixels]:
         person, garment = drawn.other_look.image, drawn.flat.image
-        result = client.tryon(person, garment, seed=seed)
+        result = client.tryon(person, garment, seed=seed, mask_blur=MASK_BLUR)
         return [person, garment, hole_shown(person, np.asarray(result.mask_used) >= 128), np.asarray(result.image)]
 
     return Scene(f"tryon-{seed % 10}-{category}", drawn.garment.caption, paint)
@@ -88,7 +89,7 @@ def _outfit(seed: int) -> Scene:
 
     def paint(client: Client) -> list[Pixels]:
         person, garments = drawn.other_look.image, [drawn.flat.image, lower.flat.image]
-        result = client.tryon(person, garments, seed=seed)
+        result = client.tryon(person, garments, seed=seed, mask_blur=MASK_BLUR)
         return [person, *garments, np.asarray(result.image)]
 
     return Scene(f"outfit-{seed % 10}", f"{drawn.garment.caption}, then {lower.garment.caption}", paint)
@@ -100,7 +101,7 @@ def _edits(seed: int, *prompts: str) -> Scene:
     def paint(client: Client) -> list[Pixels]:
         person = drawn.other_look.image
         mask = client.mask(person, category="upper").mask_used
-        results = [client.inpaint(person, mask, prompt, seed=seed).image for prompt in prompts]
+        results = [client.inpaint(person, mask, prompt, seed=seed, mask_blur=MASK_BLUR).image for prompt in prompts]
         return [person, hole_shown(person, np.asarray(mask) >= 128), *map(np.asarray, results)]
 
     return Scene(f"edit-{seed % 10}", "  |  ".join(prompts), paint)

@@ -19,7 +19,7 @@ from dressform import DressformError
 from dressform_export.evaluation import record
 from dressform_export.evaluation.errors import EvaluationError
 from dressform_export.evaluation.layouts import BODY_PARTS, MASKS
-from dressform_export.evaluation.sizing import INTERPOLATIONS
+from dressform_export.evaluation.sizing import INTERPOLATIONS, height_and_width
 from dressform_export.progress import Progress
 from dressform_server import ServerError
 
@@ -106,7 +106,9 @@ def _add_served(parser: argparse.ArgumentParser) -> None:
 
 def _add_compared(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--unpaired", action="store_true", help="other garments than the truths': FID and KID alone")
-    parser.add_argument("--size", type=_size, metavar="HxW", help="compare at this size (default: the pictures' own)")
+    parser.add_argument(
+        "--size", type=height_and_width, metavar="HxW", help="compare at this size (default: the pictures' own)"
+    )
     parser.add_argument("--interpolation", choices=tuple(INTERPOLATIONS), default="lanczos")
     parser.add_argument("--inception", type=Path, help="TorchScript Inception for FID and KID, inception-2015-12-05.pt")
 
@@ -115,10 +117,3 @@ def _positive(text: str) -> int:
     if not text.isdecimal() or not int(text):
         raise argparse.ArgumentTypeError(f"{text!r} must be an integer above 0")
     return int(text)
-
-
-def _size(text: str) -> tuple[int, int]:
-    height, _, width = text.partition("x")
-    if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
-        raise argparse.ArgumentTypeError(f"{text!r} must be a height and a width, as 512x384")
-    return int(height), int(width)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentTypeError
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,18 @@ INTERPOLATIONS = {
     "bilinear": Image.Resampling.BILINEAR,
     "box": Image.Resampling.BOX,
 }
+
+
+def height_and_width(text: str) -> tuple[int, int]:
+    """512 and 384 of ``512x384``: for a command's option.
+
+    Raises:
+        ArgumentTypeError: if it is something else.
+    """
+    height, _, width = text.partition("x")
+    if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
+        raise ArgumentTypeError(f"{text!r} must be a height and a width, as 512x384")
+    return int(height), int(width)
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from dressform_export.demo.training.errors import TrainingError
 from dressform_export.demo.training.networks import FINE_TUNING, NETWORKS, RUNS, SIZE, Job, fine_tune
 from dressform_export.demo.training.pipeline import check_target
 from dressform_export.errors import ExportError
+from dressform_export.evaluation.sizing import height_and_width
 from dressform_export.progress import Progress
 from dressform_export.source import open_source
 
@@ -71,10 +72,10 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("network", nargs="?", choices=(*NETWORKS, "all"), default="all", help="default: all")
     parser.add_argument("--work", type=Path, default=Path(".demo/training"), help="checkpoints, caches and results")
-    parser.add_argument("--data", default="wardrobe:6000", help="wardrobe:SEEDS, or (unet) a folder of examples")
+    parser.add_argument("--data", default="wardrobe:4000", help="wardrobe:SEEDS, or (unet) a folder of examples")
     parser.add_argument("--out", type=Path, help="the pipeline's folder; default: pipeline in the work folder")
     parser.add_argument("--from", dest="source", metavar="PIPELINE", help="fine-tune this pipeline's UNet")
-    parser.add_argument("--size", type=_size, help="HEIGHTxWIDTH of the pictures; default: 128x96, or the pipeline's")
+    parser.add_argument("--size", type=height_and_width, metavar="HxW", help="default: 128x96, or the pipeline's")
     parser.add_argument("--mirror", action="store_true", help="learn from each example's mirror image too")
     parser.add_argument("--steps", type=int, help="steps of each network")
     parser.add_argument("--rate", type=float, help="peak learning rate")
@@ -82,11 +83,6 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--max-seconds", type=float, help="stop, and keep a checkpoint, after this long")
     return parser.parse_args(arguments)
-
-
-def _size(text: str) -> tuple[int, int]:
-    height, _, width = text.partition("x")
-    return int(height), int(width)
 
 
 if __name__ == "__main__":

@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from dressform_export import stages
 from dressform_export.demo.training.errors import TrainingError
-from dressform_export.demo.training.rendered import Rendered, rendered
+from dressform_export.demo.training.rendered import Pixels, Rendered, rendered
 from dressform_export.demo.wardrobe import CATEGORIES, caption
 from dressform_export.progress import Progress
 
@@ -29,8 +28,6 @@ from mask import agnostic  # noqa: E402
 from preprocess.masks import binary  # noqa: E402
 from preprocess.pictures import Picture, PictureError, decode, decode_mask  # noqa: E402
 from preprocess.placement import placed  # noqa: E402
-
-Pixels = NDArray[np.uint8]
 
 CAPTIONS, KEYS = "captions.jsonl", ("name", "caption", "category")
 PARTS = ("person", "garment", "mask")

@@ -33,9 +33,9 @@ SETTINGS = {"tryon": "concat", "num_inference_steps": 20, "solver": "ddim", "try
 
 RUNS = {
     "vae": Run(steps=2_200, rate=1e-3, batch=8, warmup=50, ema=0.998, weight_decay=1e-4, bf16=True),
-    "parser": Run(steps=6_000, rate=3e-3, batch=8, ema=0.998, bf16=True),
+    "parser": Run(steps=4_000, rate=3e-3, batch=8, ema=0.998, bf16=True),
     "classifier": Run(steps=1_000, rate=1e-3, batch=32, bf16=True),
-    "unet": Run(steps=1_500, rate=1e-3, batch=16, warmup=100, bf16=True),
+    "unet": Run(steps=5_000, rate=1e-3, batch=16, warmup=100, bf16=True),
 }
 
 FINE_TUNING = Run(steps=10_000, rate=1e-5, batch=8, warmup=500, bf16=True)

@@ -27,10 +27,12 @@ def check_target(folder: Path) -> None:
 def save_pipeline(
     pipeline: StableDiffusionInpaintPipeline, settings: Mapping[str, Any], folder: Path, parser: Path | None = None
 ) -> None:
-    """Write ``pipeline`` (FP16 safetensors), ``dressform.json`` and, where given, the parser's folder."""
+    """Write ``pipeline`` (FP16 safetensors), ``dressform.json`` and the parser's folder, if there is one."""
     for component in (pipeline.vae, pipeline.text_encoder, pipeline.unet):
         component.half()
     pipeline.save_pretrained(folder)
     (folder / FILE).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-    if parser is not None:
+    if parser is None:
+        shutil.rmtree(folder / "parser", ignore_errors=True)  # an earlier pipeline's
+    else:
         shutil.copytree(parser, folder / "parser", dirs_exist_ok=True)

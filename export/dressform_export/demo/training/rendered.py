@@ -12,7 +12,9 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from dressform_export.demo import wardrobe
 from dressform_export.demo.training.errors import TrainingError
@@ -45,6 +47,11 @@ class Rendered:
         """What is worn in ``row``, and lies flat there."""
         drawn = sample(row // 2)
         return drawn.other if row % 2 else drawn.garment
+
+
+def as_tensor(pictures: Pixels) -> Tensor:
+    """uint8 [n, H, W, 3] → float32 [n, 3, H, W] in [-1, 1]."""
+    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def rendered(seeds: int, work: Path, height: int, width: int, progress: Progress) -> Rendered:

@@ -16,7 +16,7 @@ VOCABULARY = 1024
 """Entries at most: 512 byte symbols, merges, start and end."""
 
 LENGTH = 32
-"""Tokens in one prompt, start and end included; the longest caption has about 20."""
+"""Tokens in one prompt, start and end included; the longest caption has 20."""
 
 _WORD_END = "</w>"
 _PIECES = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"

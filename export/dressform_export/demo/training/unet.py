@@ -47,7 +47,7 @@ def new_unet(width: int) -> UNet2DConditionModel:
 
 
 def new_scheduler() -> DDIMScheduler:
-    """Stable Diffusion's schedule with more noise at its end (signal 0.016), and v-prediction (Salimans & Ho 2022)."""
+    """Stable Diffusion's schedule with more noise at its end (signal 0.015), and v-prediction (Salimans & Ho 2022)."""
     return DDIMScheduler(
         num_train_timesteps=1000,
         beta_start=0.00085,
@@ -89,7 +89,7 @@ class DenoiserLosses:
         self.unet, self.text_encoder, self.latents, self.batch = unet, text_encoder, latents, batch
         self.schedule = DDPMScheduler.from_config(scheduler_config)
         self._prompts = _Prompts(tokenizer, latents.captions)
-        # The fused attention's backward pass takes half again as long as this on a CPU.
+        # With fused attention the backward pass takes a quarter longer on a CPU.
         if unet.device.type == "cpu":
             unet.set_attn_processor(AttnProcessor())
 

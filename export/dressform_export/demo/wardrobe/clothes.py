@@ -14,6 +14,16 @@ from dressform_export.demo.wardrobe.garments import Garment
 from dressform_export.demo.wardrobe.labels import ATR_ID
 from dressform_export.demo.wardrobe.people import Arm, Body
 
+LAID_OUT = {
+    "t-shirt": (1.62, 28.5, 70.0),
+    "long-sleeved shirt": (1.5, 28.5, 70.0),
+    "tank top": (1.62, 28.5, 70.0),
+    "dress": (1.36, 26.0, 90.0),
+    "skirt": (1.9, 58.5, 93.0),
+    "trousers": (1.62, 58.5, 117.0),
+}
+"""Of each kind laid flat: by how much it is enlarged, and between which heights of a body it lies."""
+
 LABELS = {"upper": "Upper-clothes", "overall": "Dress", "skirt": "Skirt", "trousers": "Pants"}
 
 
@@ -111,21 +121,12 @@ def _collar_back(body: Body) -> list[Point]:
 def _draw_skirt(canvas: Canvas, body: Body, garment: Garment) -> None:
     z = body.scale
     top = body.waist_y + 7 * z
-    right = curve(
-        [
-            body.at(body.waist_w + 0.5 * z, top),
-            body.at(body.hip_w + 1.5 * z, body.hem_y),
-            body.at(body.hip_w + 6 * z, body.knee_y - 3 * z),
-        ]
-    )
-    left = curve(
-        [
-            body.at(-body.hip_w - 6 * z, body.knee_y - 3 * z),
-            body.at(-body.hip_w - 1.5 * z, body.hem_y),
-            body.at(-body.waist_w - 0.5 * z, top),
-        ]
-    )
-    shape = canvas.shape([*right, body.at(0, body.knee_y - 1.6 * z), *left])
+    right = [
+        body.at(body.waist_w + 0.5 * z, top),
+        body.at(body.hip_w + 1.5 * z, body.hem_y),
+        body.at(body.hip_w + 6 * z, body.knee_y - 3 * z),
+    ]
+    shape = canvas.shape(_both_sides(body, right, bottom=body.knee_y - 1.6 * z))
     cloth = _cloth(garment, body, body.at(0, top), spread=body.hip_w, folds="skirt")
     canvas.paint(shape, cloth, label=label_of(garment), round_=5, depth=0.26)
 
@@ -138,8 +139,7 @@ def _draw_trousers(canvas: Canvas, body: Body, garment: Garment) -> None:
         body.at(body.hip_w + 0.9 * z, body.hem_y),
         body.at(body.hip_w + 0.8 * z, body.crotch_y),
     ]
-    left = [(2 * body.at(0, y)[0] - x, y) for x, y in reversed(right)]
-    hips = [*curve(right), body.at(0, body.crotch_y + 2 * z), *curve(left)]
+    hips = _both_sides(body, right, bottom=body.crotch_y + 2 * z)
     label = label_of(garment)
     for side in (-1, 1):
         hip, knee, ankle = body.leg(side)
@@ -150,6 +150,12 @@ def _draw_trousers(canvas: Canvas, body: Body, garment: Garment) -> None:
         leg = ImageChops.lighter(leg, canvas.shape(_half(hips, body, side)))
         origin = body.at(0, top)
         canvas.paint(leg, _cloth(garment, body, origin, folds="leg"), label=label, round_=4.5, depth=0.28)
+
+
+def _both_sides(body: Body, right: list[Point], bottom: float) -> list[Point]:
+    """A smooth outline down the points ``right``, through the body's axis at ``bottom``, and up their mirror image."""
+    left = [(2 * body.at(0, y)[0] - x, y) for x, y in reversed(right)]
+    return [*curve(right), body.at(0, bottom), *curve(left)]
 
 
 def _half(outline: list[Point], body: Body, side: int) -> list[Point]:
@@ -209,19 +215,13 @@ def _folds(
 def draw_flat(canvas: Canvas, garment: Garment) -> None:
     """The garment alone, laid out on white with a soft shadow, filling the canvas."""
     body = _dummy(garment)
-    shadow = Canvas(*canvas.size)
-    _draw_worn(shadow, body, garment)
-    shape = Image.fromarray((shadow.labels > 0).astype(np.uint8) * 255)
-    canvas.shadow(ImageChops.offset(shape, 0, round(1.2 * canvas.scale)), 1.6, 0.16)
-    _draw_worn(canvas, body, garment)
-
-
-def _draw_worn(canvas: Canvas, body: Body, garment: Garment) -> None:
     if garment.category == "lower":
         draw_lower(canvas, body, garment)
     else:
         draw_top(canvas, body, garment)
         draw_sleeves(canvas, body, garment)
+    shape = Image.fromarray((canvas.labels > 0).astype(np.uint8) * 255)
+    canvas.shadow(ImageChops.offset(shape, 0, round(1.2 * canvas.scale)), 1.6, 0.16)
 
 
 def _is_flat(body: Body) -> bool:
@@ -230,26 +230,14 @@ def _is_flat(body: Body) -> bool:
 
 def _dummy(garment: Garment) -> Body:
     """A middling body with spread arms, enlarged and moved so that the garment fills a canvas of 96 × 128 units."""
-    z, top = {"upper": (1.62, 28.5), "overall": (1.36, 26.0), "lower": (1.62, 58.5)}[garment.category]
-    if garment.kind == "long-sleeved shirt":
-        z = 1.5
-    if garment.kind == "skirt":
-        z = 1.9
-    bottom = {"upper": 70.0, "overall": 90.0, "lower": 117.0}[garment.category]
-    if garment.kind == "skirt":
-        bottom = 93.0
+    z, top, bottom = LAID_OUT[garment.kind]
     middle = 64 - z * (top + bottom) / 2
 
     def y(value: float) -> float:
         return middle + z * value
 
-    arms = []
-    for side in (-1, 1):
-        angles = (0.42, 0.16) if garment.kind == "long-sleeved shirt" else (0.62, 0.62)
-        shoulder = (48 + side * 13.4 * z, y(33.1))
-        elbow = (shoulder[0] + side * 18 * z * np.sin(angles[0]), shoulder[1] + 18 * z * np.cos(angles[0]))
-        wrist = (elbow[0] + side * 16 * z * np.sin(angles[1]), elbow[1] + 16 * z * np.cos(angles[1]))
-        arms.append(Arm(shoulder, (float(elbow[0]), float(elbow[1])), (float(wrist[0]), float(wrist[1])), wrist))
+    spread = (0.42, 0.16) if garment.kind == "long-sleeved shirt" else (0.62, 0.62)
+    arms = [Arm.posed(side, (48 + side * 13.4 * z, y(33.1)), *spread, scale=z) for side in (-1, 1)]
     return Body(
         x=48.0, lean=0.0, scale=z, head=(48, y(15)), head_w=7 * z, head_h=9 * z, neck_w=3.4 * z, neck_y=y(27.6),
         shoulder_y=y(30.5), shoulder_w=16 * z, chest_w=13.8 * z, waist_y=y(53), waist_w=12.4 * z, hem_y=y(70),

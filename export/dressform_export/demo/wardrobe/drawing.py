@@ -89,9 +89,9 @@ class Canvas:
             self.labels[window][inside] = label
 
     def shadow(self, mask: Image.Image, softness: float, strength: float) -> None:
-        """Darken softly around ``mask``: a cast shadow."""
+        """Darken softly around ``mask`` whatever has no label: a cast shadow, behind what is labelled."""
         soft = np.asarray(mask.filter(ImageFilter.GaussianBlur(softness * self.scale)), np.float32) / 255
-        self.pixels *= (1 - strength * soft)[..., None]
+        self.pixels *= np.where(self.labels > 0, np.float32(1), 1 - strength * soft)[..., None]
 
     def image(self) -> NDArray[np.uint8]:
         """The picture [H, W, 3], antialiased."""

@@ -30,6 +30,7 @@ WALLS = (
     (196, 196, 204),
     (238, 236, 230),
 )
+SIDES = ((-1, "Right"), (1, "Left"))  # the person's own right is at the picture's left
 FLOORS = ((176, 150, 122), (150, 150, 156), (200, 186, 166), (120, 104, 92), (186, 192, 198))
 
 
@@ -41,6 +42,16 @@ class Arm:
     elbow: Point
     wrist: Point
     tip: Point
+
+    @classmethod
+    def posed(cls, side: int, shoulder: Point, upper: float, fore: float, scale: float = 1.0) -> Arm:
+        """The picture's left (-1) or right (1) arm, its halves at angles (radians) outwards from straight down."""
+        joints = [shoulder]
+        for length, angle in ((18, upper), (16, fore), (6.5, fore)):
+            x, y = joints[-1]
+            across, down = side * length * scale * np.sin(angle), length * scale * np.cos(angle)
+            joints.append((float(x + across), float(y + down)))
+        return cls(*joints)
 
 
 @dataclass(frozen=True)
@@ -127,12 +138,7 @@ def _arm(rng: np.random.Generator, side: int, shoulder: Point) -> Arm:
     pose = rng.choice(3, p=(0.5, 0.3, 0.2))
     upper = np.radians((rng.uniform(8, 20), rng.uniform(20, 36), rng.uniform(32, 44))[pose])
     fore = np.radians((rng.uniform(2, 18), rng.uniform(5, 35), rng.uniform(-32, -16))[pose])
-    elbow = (shoulder[0] + side * 18 * np.sin(upper), shoulder[1] + 18 * np.cos(upper))
-    wrist = (elbow[0] + side * 16 * np.sin(fore), elbow[1] + 16 * np.cos(fore))
-    tip = (wrist[0] + side * 6.5 * np.sin(fore), wrist[1] + 6.5 * np.cos(fore))
-    return Arm(
-        shoulder, (float(elbow[0]), float(elbow[1])), (float(wrist[0]), float(wrist[1])), (float(tip[0]), float(tip[1]))
-    )
+    return Arm.posed(side, shoulder, upper, fore)
 
 
 @dataclass(frozen=True)
@@ -197,7 +203,7 @@ def draw_room(canvas: Canvas, person: Person) -> None:
 def draw_legs(canvas: Canvas, person: Person) -> None:
     """Bare legs and shoes."""
     body = person.body
-    for side, name in ((-1, "Right"), (1, "Left")):  # the person's own right is at the picture's left
+    for side, name in SIDES:
         hip, knee, ankle = body.leg(side)
         leg = canvas.shape(
             tube(hip, knee, body.leg_w, body.leg_w * 0.7),
@@ -216,9 +222,6 @@ def draw_legs(canvas: Canvas, person: Person) -> None:
             ]
         )
         canvas.paint(canvas.shape(toe), flat(person.shoes), label=ATR_ID[f"{name}-shoe"], round_=2.5, depth=0.3)
-
-
-SIDES = ((-1, "Right"), (1, "Left"))  # the person's own right is at the picture's left
 
 
 def draw_chest(canvas: Canvas, person: Person) -> None:
