@@ -24,6 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(f"--{name}-port", type=int, default=port, metavar="N", help=f"{port}; 0 takes a free one")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine alone)")
     parser.add_argument("--log-file", type=Path, metavar="F", help="append every line of Triton's log to F")
+    parser.add_argument(
+        "--audit-log", type=Path, metavar="F", help="append people's feedback to F, a line of JSON each"
+    )
     parser.add_argument("--model-config-name", metavar="NAME", help="use <model>/configs/NAME.pbtxt where there is one")
     parser.add_argument(
         "--exit-timeout", type=int, default=30, metavar="S", help="seconds for requests in flight at a stop (30)"
@@ -44,6 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
             metrics_port=arguments.metrics_port,
             host=arguments.host,
             log=arguments.log_file.resolve() if arguments.log_file is not None else None,
+            audit_log=arguments.audit_log,
             model_config_name=arguments.model_config_name,
             exit_timeout=arguments.exit_timeout,
             onnx_threads=arguments.onnx_threads,

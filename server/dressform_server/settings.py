@@ -19,6 +19,7 @@ class Settings:
 
     ``repository`` is an exported model repository. Ports are 1 to 65535, or 0 for a free one. ``host`` is the
     address that all three ports bind to. ``log`` is a file that gets every line of Triton's log (appended).
+    ``audit_log`` is a file that gets a line of JSON for each feedback; without it feedback is refused.
     ``model_config_name`` chooses ``<model>/configs/<name>.pbtxt`` where there is one. ``exit_timeout`` is how many
     seconds requests in flight get to finish at a stop. ``onnx_threads`` is the number of threads of one ONNX
     Runtime call; None is every usable core. ``triton_options`` go to Triton's command line as they are.
@@ -30,6 +31,7 @@ class Settings:
     metrics_port: int = 8002
     host: str = "127.0.0.1"
     log: Path | None = None
+    audit_log: Path | None = None
     model_config_name: str | None = None
     exit_timeout: int = 30
     onnx_threads: int | None = None
@@ -47,6 +49,8 @@ class Settings:
             raise SettingsError(f"exit timeout must be at least 0 seconds, not {self.exit_timeout}")
         if self.onnx_threads is not None and self.onnx_threads < 1:
             raise SettingsError(f"ONNX threads must be at least 1, not {self.onnx_threads}")
+        if self.audit_log is not None and not self.audit_log.absolute().parent.is_dir():
+            raise SettingsError(f"audit log: there is no folder {str(self.audit_log.parent)!r}: make it first")
 
     @property
     def ports(self) -> dict[str, int]:
