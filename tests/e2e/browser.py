@@ -10,7 +10,13 @@ from playwright.sync_api import Browser, BrowserContext, Locator, Page
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 DESKTOP = {"viewport": {"width": 1280, "height": 900}}
-PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True, "device_scale_factor": 2}
+PHONE = {
+    "viewport": {"width": 390, "height": 844},
+    "has_touch": True,
+    "is_mobile": True,
+    "device_scale_factor": 2,
+    "user_agent": "Mozilla/5.0 (Linux; Android 14; Pixel 8) AppleWebKit/537.36 Chrome/130.0.0.0 Mobile Safari/537.36",
+}
 PATIENCE = 120_000
 """Milliseconds for what the server has to do."""
 
@@ -26,7 +32,7 @@ class Room:
         self.complaints: list[str] = []
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.page.on("requestfailed", lambda request: self.complaints.append(request.url))
-        self.page.goto(url)
+        self.page.goto(url, wait_until="commit")
         self.text(ready).wait_for()
         self.settled()
 
@@ -45,11 +51,13 @@ class Room:
         self.settled()
 
     def settled(self) -> None:
-        """Wait until the page's script has run and everything is drawn."""
-        self.page.wait_for_function(
-            """() => !document.querySelector('[data-testid=stSkeleton]')
-                && document.querySelector('[data-testid=stApp]').dataset.testScriptState === 'notRunning'"""
-        )
+        """Wait until the page's script has run and everything is drawn; a click takes a moment to start it."""
+        for _ in range(2):
+            self.page.wait_for_timeout(400)
+            self.page.wait_for_function(
+                """() => !document.querySelector('[data-testid=stSkeleton]')
+                    && document.querySelector('[data-testid=stApp]').dataset.testScriptState === 'notRunning'"""
+            )
 
     def upload(self, part: int, *files: Path | dict[str, object]) -> None:
         """Choose files in the page's first or second field for them."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -247,11 +246,9 @@ def test_visits_share_nothing_but_the_connection() -> None:
 
 
 @pytest.mark.parametrize("hidden", ["secrets", "environment"])
-def test_the_address_is_read_where_the_page_runs(
-    hidden: str, monkeypatch: pytest.MonkeyPatch, run_page: Callable[[], AppTest]
-) -> None:
+def test_the_address_is_read_where_the_page_runs(hidden: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DRESSFORM_SERVER", raising=False)
-    test = run_page()
+    test = AppTest.from_file(gallery.FOLDER.parent / "page.py", default_timeout=SECONDS)
     if hidden == "secrets":
         test.secrets["server"] = "grpc://127.0.0.1:9"
     else:
@@ -259,10 +256,3 @@ def test_the_address_is_read_where_the_page_runs(
     test.run()
     assert "127.0.0.1:9" in said(test.error)
     assert test.button(key="retry").label == "Try again"
-
-
-@pytest.fixture
-def run_page() -> Callable[[], AppTest]:
-    from dressform.app import page as module
-
-    return lambda: AppTest.from_file(module.__file__, default_timeout=SECONDS)

@@ -86,7 +86,8 @@ def _shown(session: Session, mask: Image.Image) -> Image.Image:
 def _tools(session: Session, about: About) -> None:
     with st.container(horizontal=True, gap="small"):
         st.segmented_control("Paint", ("Add", "Remove"), default="Add", key="paint", required=True)
-        st.segmented_control("With", ("Brush", "Box"), default="Brush", key="tool", required=True)
+        if not _on_phone():
+            st.segmented_control("With", ("Brush", "Box"), default="Brush", key="tool", required=True)
         st.slider("Brush size", 4, 60, 24, key="brush", width=130)
         if about.parser:
             session.grow = st.slider(
@@ -100,12 +101,17 @@ def _tools(session: Session, about: About) -> None:
             )
 
 
+def _on_phone() -> bool:
+    """Whether a finger paints: the canvas takes boxes from a mouse alone (streamlit-drawable-canvas issue 105)."""
+    return "Mobi" in (st.context.headers.get("User-Agent") or "")
+
+
 def _canvas(session: Session, key: MaskKey, mask: Image.Image) -> Image.Image:
     """The canvas over the person; the mask with what is painted on it."""
     width, height = masks.canvas_size(session.person.size)
     state = st.session_state
     colour = masks.paint(masks.ADD if state["paint"] == "Add" else masks.REMOVE)
-    box = state["tool"] == "Box"
+    box = state.get("tool") == "Box"
     category, grow = key
     drawn = st_canvas(
         background_image=encoded(masks.overlay(session.person.shown, mask)),

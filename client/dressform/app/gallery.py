@@ -56,6 +56,6 @@ GARMENTS = (
     Sample("upper", 1_020_003, "Shirt", "a white long-sleeved shirt with black dots"),
     Sample("lower", 1_020_107, "Trousers", "white and blue vertically striped trousers"),
     Sample("lower", 1_020_100, "Skirt", "a turquoise and black striped skirt"),
-    Sample("overall", 1_020_203, "Red dress", "a red and black checked dress"),
-    Sample("overall", 1_020_205, "Blue dress", "a blue dress with yellow dots"),
+    Sample("overall", 1_020_203, "Dress 1", "a red and black checked dress"),
+    Sample("overall", 1_020_205, "Dress 2", "a blue dress with yellow dots"),
 )

@@ -22,7 +22,7 @@ CATEGORIES: dict[Category, str] = {
     "auto": "Automatic",
 }
 SOURCES = ("Samples", "Upload", "Camera")
-THUMBNAIL = 82
+THUMBNAIL = 80
 """Width of a small picture, in CSS pixels: four fit beside one another on a phone."""
 
 
