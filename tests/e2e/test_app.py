@@ -221,7 +221,7 @@ def test_what_goes_wrong_is_told_with_what_to_do(visit: Visit, shots: Path) -> N
     room = visit(phone=True)
     room.option("Upload").click()
     room.upload(0, {"name": "broken.png", "mimeType": "image/png", "buffer": b"\x89PNG\r\n\x1a\nnothing"})
-    room.text("Broken.png cannot be read as a picture").wait_for()
+    room.text("broken.png cannot be read as a picture").wait_for()
     assert room.text("save it as JPEG, PNG or WebP").is_visible()
     room.upload(0, file("wall.jpg", Image.new("RGB", (300, 400), (210, 205, 200)), "JPEG"))
     room.text("Or paint the mask by hand").wait_for()

@@ -50,6 +50,9 @@ def test_the_wheel_carries_what_it_needs_and_no_more(wheel: Path) -> None:
     for needed in (
         "dressform/py.typed",
         "dressform_contract.py",
+        "dressform/app/page.py",
+        "dressform/app/.streamlit/config.toml",
+        "dressform/app/samples/person-1020309.webp",
         "dressform_export/model_repository/denoise/1/model.py",
         "dressform_export/model_repository/wire.py",
         "dressform_export/data/bpe_simple_vocab_16e6.txt.gz",

@@ -40,7 +40,7 @@ export default function ({ parentElement, data }) {
   const part = (name) => parentElement.querySelector(name);
   part(".before").src = data.before;
   part(".after").src = data.after;
-  part("figure").style.width = `min(100%, calc(70vh * ${data.width} / ${data.height}))`;
+  part("figure").style.width = `min(100%, calc(min(70vh, 560px) * ${data.width} / ${data.height}))`;
   part("figure").style.aspectRatio = `${data.width} / ${data.height}`;
   const move = () => part("figure").style.setProperty("--cut", part("input").value + "%");
   part("input").oninput = move;

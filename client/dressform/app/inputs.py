@@ -168,7 +168,7 @@ def _garment_row(session: Session, i: int, garment: Worn) -> None:
     several = len(session.garments) > 1
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.image(encoded(garment.photo.shown), width=56)
-        label = f"{i + 1}. {garment.photo.name} covers" if several else f"{garment.photo.name} covers"
+        label = f"{i + 1}. {garment.photo.name}" if several else garment.photo.name
         category = _category(label, list(CATEGORIES), garment.category, f"category-{i}-{garment.photo.digest}")
         if category != garment.category:
             session.garments[i] = replace(garment, category=category)
@@ -180,7 +180,13 @@ def _garment_row(session: Session, i: int, garment: Worn) -> None:
 
 def _category(label: str, known: Sequence[Category], default: Category, key: str) -> Category:
     chosen: Any = st.selectbox(
-        label, known, index=known.index(default), format_func=CATEGORIES.__getitem__, key=key, width=170
+        label,
+        known,
+        index=known.index(default),
+        format_func=CATEGORIES.__getitem__,
+        key=key,
+        width=170,
+        help="What it covers.",
     )
     return cast(Category, chosen)
 

@@ -1,4 +1,8 @@
-"""The prompt helper: a garment in words, by category. Tried on the demonstration's model, whose vocabulary it is."""
+"""The prompt helper: a garment in words, by category.
+
+Each template was tried with each garment on the demonstration's model, whose vocabulary it is: kind, colours and
+pattern came out as said. (Of printed shapes that small model makes discs alone, so there are no stars and hearts.)
+"""
 
 from __future__ import annotations
 
@@ -19,8 +23,7 @@ TEMPLATES = {
     "vertically striped": "{colour} and {second} vertically striped {kind}",
     "dots": "{colour} {kind} with {second} dots",
     "checked": "{colour} and {second} checked {kind}",
-    "a star": "{colour} {kind} with a {second} star",
-    "a heart": "{colour} {kind} with a {second} heart",
+    "a circle": "{colour} {kind} with a {second} circle",
 }
 """Pattern → phrase."""
 

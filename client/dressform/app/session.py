@@ -112,4 +112,4 @@ def worn(sample: gallery.Sample) -> Worn:
 def sentence(error: DressformError) -> str:
     """What happened and what to do, for Markdown."""
     text = re.sub(r"([*_$~\[\]])", r"\\\1", str(error))
-    return text[:1].upper() + text[1:]
+    return text[:1].upper() + text[1:] if re.match(r"[a-z]+ ", text) else text  # no file's name or address
