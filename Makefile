@@ -7,7 +7,7 @@ UV := $(or $(shell command -v uv 2>/dev/null),$(BIN)/uv)
 # The right torch: a local wheel folder where one is named, else uv picks the build for this machine (no CUDA for a CPU).
 TORCH := $(if $(PIP_FIND_LINKS),--find-links "$(PIP_FIND_LINKS)",--torch-backend $(or $(TORCH_BACKEND),auto))
 REPOSITORY ?= .demo/repository
-SOURCES := client export server benchmarks tests
+SOURCES := client export server benchmarks tests streamlit_app.py
 
 .PHONY: demo test lint serve lock clean
 
@@ -34,7 +34,7 @@ $(VENV)/.installed: pyproject.toml requirements.lock
 
 # Resolve the versions anew. torch is written without its local part, so that each machine takes its own build.
 lock:
-	$(UV) pip compile --quiet --upgrade pyproject.toml --extra export --extra serve --extra openvino --extra int8 --extra train --extra evaluate --extra bench --extra dev --python-version 3.11 \
+	$(UV) pip compile --quiet --upgrade pyproject.toml --extra export --extra serve --extra openvino --extra int8 --extra train --extra evaluate --extra bench --extra app --extra dev --python-version 3.11 \
 		$(TORCH) --no-emit-find-links --no-annotate --no-header -o requirements.lock
 	sed -i 's/^\(torch==[0-9.]*\)+.*/\1/' requirements.lock
 

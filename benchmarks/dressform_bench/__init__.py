@@ -3,6 +3,7 @@
 from pathlib import Path
 
 BENCHMARKS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "peers": ("the same pictures by diffusers, optimum and each engine", ("-m", "dressform_bench.peers")),
     "load": ("a closed loop of users (Locust)", ("-m", "locust", "-f", str(Path(__file__).with_name("locustfile.py")))),
     "arrivals": ("step-level against request-level batching, Poisson arrivals", ("-m", "dressform_bench.arrivals")),
     "arrivals-chart": ("the chart of an arrivals report", ("-m", "dressform_bench.arrivals_chart")),

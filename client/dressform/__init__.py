@@ -28,11 +28,12 @@ from dressform.pipeline import Pipeline, generate_tryon, load_models
 from dressform.progress import Progress
 from dressform.results import MaskResult, Result
 from dressform.retries import Retry
-from dressform.status import Health, Model, ModelStatistics
+from dressform.status import About, Health, Model, ModelStatistics
 from dressform.transports import TLS, AsyncTransport, Transport
 
 __all__ = [
     "TLS",
+    "About",
     "AsyncClient",
     "AsyncHandle",
     "AsyncTransport",

@@ -17,7 +17,7 @@ from dressform.pictures import Picture
 from dressform.results import MaskResult, Result
 from dressform.retries import Retry
 from dressform.runtimes import Mailbox
-from dressform.status import Health, Model, ModelStatistics
+from dressform.status import About, Health, Model, ModelStatistics
 from dressform.transports import TLS, AsyncTransport, Settings, async_connected
 
 if TYPE_CHECKING:
@@ -189,6 +189,16 @@ class AsyncClient:
     async def stats(self, timeout: float = 5.0) -> dict[str, ModelStatistics]:
         """See `Client.stats`."""
         return await self._core.stats(timeout)
+
+    async def about(self, timeout: float = 5.0) -> About:
+        """See `Client.about`."""
+        return await self._core.about(timeout)
+
+    async def feedback(
+        self, request_id: str, rating: Literal["up", "down"], comment: str | None = None, timeout: float = 5.0
+    ) -> None:
+        """See `Client.feedback`."""
+        await self._core.feedback(request_id, rating, comment, timeout)
 
     async def close(self) -> None:
         """See `Client.close`."""

@@ -15,7 +15,7 @@ from dressform.pictures import Picture
 from dressform.results import MaskResult, Result
 from dressform.retries import Retry
 from dressform.runtimes import Threads, completed, iterated
-from dressform.status import Health, Model, ModelStatistics
+from dressform.status import About, Health, Model, ModelStatistics
 from dressform.transports import TLS, Blocking, Settings, Transport, connected
 
 if TYPE_CHECKING:
@@ -178,6 +178,24 @@ class Client:
     def stats(self, timeout: float = 5.0) -> dict[str, ModelStatistics]:
         """Requests, queue and compute times of each model since the server started, by its name."""
         return completed(self._core.stats(timeout))
+
+    def about(self, timeout: float = 5.0) -> About:
+        """What the server can do: tasks, sizes, defaults, and whether it records feedback."""
+        return completed(self._core.about(timeout))
+
+    def feedback(
+        self, request_id: str, rating: Literal["up", "down"], comment: str | None = None, timeout: float = 5.0
+    ) -> None:
+        """Has a rating written to the server's audit log.
+
+        Args:
+            request_id: ``Result.request_id`` of the picture that is rated.
+            comment: at most 500 characters, none of them control characters.
+
+        Raises:
+            InvalidRequest: if the server keeps no audit log (see ``about``), or the rating breaks these rules.
+        """
+        completed(self._core.feedback(request_id, rating, comment, timeout))
 
     def close(self) -> None:
         """Cancels what is under way in the background, and drops the connections. It is of no use after that."""

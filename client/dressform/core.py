@@ -14,7 +14,7 @@ from dressform.progress import Progress
 from dressform.requests import Request
 from dressform.results import Outputs, Result
 from dressform.runtimes import Mailbox, Runtime
-from dressform.status import Health, Model, ModelStatistics
+from dressform.status import About, Health, Model, ModelStatistics
 from dressform.transports import GRACE_SECONDS, AsyncTransport
 from dressform_contract import TASK_INPUTS
 
@@ -139,7 +139,7 @@ class Core:
     async def _marked(self, request: Request) -> bool:
         """Mark the job of ``request`` as cancelled; False if the server has no such job (yet, or any more)."""
         try:
-            await self._transport.infer(requests.cancellation(request.id, MARK_SECONDS, request.headers))
+            await self._transport.infer(requests.asked("cancel", {"id": request.id}, MARK_SECONDS, request.headers))
         except NotFound:
             return False
         return True
@@ -236,6 +236,15 @@ class Core:
         """The statistics of the models, by name."""
         entries = [ModelStatistics.of(entry) for entry in await self._transport.statistics(timeout)]
         return {entry.name: entry for entry in entries}
+
+    async def about(self, timeout: float) -> About:
+        """What the server can do."""
+        return About.of(await self._transport.infer(requests.asked("about", {}, timeout)))
+
+    async def feedback(self, request_id: str, rating: str, comment: str | None, timeout: float) -> None:
+        """Have a rating recorded."""
+        inputs = {"id": request_id, "rating": rating} | ({} if comment is None else {"comment": comment})
+        await self._transport.infer(requests.asked("feedback", inputs, timeout))
 
     async def close(self) -> None:
         """Give up what is under way, and drop the connections."""

@@ -73,10 +73,10 @@ def built(
     return Request(task, inputs, parameters, identity, timeout, TASK_OUTPUTS[task], headers=headers or {})
 
 
-def cancellation(request_id: str, timeout: float, headers: Mapping[str, str]) -> Request:
-    """The request to ``jobs`` that ends the one with ``request_id``."""
-    inputs = {"action": b"cancel", "id": request_id.encode()}
-    return Request("jobs", inputs, {}, "", timeout, ("jobs",), (1,), headers)
+def asked(action: str, inputs: Mapping[str, str], timeout: float, headers: Mapping[str, str] | None = None) -> Request:
+    """The request for an action of ``jobs``: cancel, about or feedback, with its ``inputs``."""
+    tensors = {name: _utf8(text, name) for name, text in {"action": action, **inputs}.items()}
+    return Request("jobs", tensors, {}, "", timeout, ("jobs",), (1,), headers or {})
 
 
 @dataclass(frozen=True)

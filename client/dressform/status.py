@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from dressform.errors import ServerError
+from dressform.results import Outputs
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,53 @@ class Model:
             entry.get("state") == "READY",
             str(entry.get("reason", "")),
         )
+
+
+@dataclass(frozen=True)
+class About:
+    """What a server can do.
+
+    Attributes:
+        tryon: whether its weights learned to read a garment.
+        parser: whether it makes masks by itself.
+        height, width: processing size of a request that asks for none, in pixels.
+        minimum, maximum, multiple_of: what a height or width may be.
+        num_inference_steps, solver: those of a request that asks for none.
+        feedback: whether it records ratings.
+    """
+
+    tryon: bool
+    parser: bool
+    height: int
+    width: int
+    minimum: int
+    maximum: int
+    multiple_of: int
+    num_inference_steps: int
+    solver: str
+    feedback: bool
+
+    @classmethod
+    def of(cls, outputs: Outputs) -> About:
+        """The answer of ``jobs`` to "about".
+
+        Raises:
+            ServerError: if it cannot be read.
+        """
+        try:
+            answer = json.loads(outputs["jobs"].reshape(-1)[0])
+            return cls(
+                tryon=answer["tryon"] != "none",
+                parser=bool(answer["parser"]),
+                **{
+                    name: int(answer["size"][name]) for name in ("height", "width", "minimum", "maximum", "multiple_of")
+                },
+                num_inference_steps=int(answer["defaults"]["num_inference_steps"]),
+                solver=str(answer["defaults"]["solver"]),
+                feedback=bool(answer["feedback"]),
+            )
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            raise ServerError(f"the server's answer about itself cannot be read: {error!r}") from error
 
 
 @dataclass(frozen=True)

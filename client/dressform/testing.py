@@ -76,9 +76,11 @@ class FakeTransport:
         ready: whether it says that it is ready.
         step_seconds: how long a step takes; then ``deadline_ms``, cancelling and progress can be tested, too.
         default_steps, default_size: ``num_inference_steps`` and (width, height) of a request that has none.
+        feedback: whether it records feedback.
 
     Attributes:
-        requests: those that arrived, in order, but for cancellations.
+        requests: those that arrived, in order, but for those to ``jobs``.
+        feedback: what was recorded (id, rating, comment), or None.
         cancellations: the ids that were cancelled.
         closed: whether the client was closed.
     """
@@ -91,12 +93,14 @@ class FakeTransport:
         step_seconds: float = 0.0,
         default_steps: int = 4,
         default_size: tuple[int, int] = (512, 512),
+        feedback: bool = True,
     ) -> None:
         self.tasks = tuple(tasks)
         self.ready = ready
         self.step_seconds = step_seconds
         self.default_steps = default_steps
         self.default_size = default_size
+        self.feedback: list[dict[str, str]] | None = [] if feedback else None
         self.requests: list[Request] = []
         self.cancellations: list[str] = []
         self.closed = False
@@ -126,7 +130,11 @@ class FakeTransport:
     def infer(self, request: Request) -> Outputs:
         """See `Transport`."""
         if request.model == "jobs":
-            return {"jobs": _bytes([json.dumps(self._cancel(request.inputs["id"].decode())).encode()])}
+            inputs = {name: data.decode() for name, data in request.inputs.items()}
+            answer = {"cancel": self._cancel, "about": self._about, "feedback": self._record}[inputs.pop("action")](
+                inputs
+            )
+            return {"jobs": _bytes([json.dumps(answer).encode()])}
         with self._lock:
             self.requests.append(request)
             failure = self._failures.pop(0) if self._failures else None
@@ -231,7 +239,24 @@ class FakeTransport:
                 if state != "running":
                     tell(None)
 
-    def _cancel(self, request_id: str) -> dict[str, bool]:
+    def _about(self, inputs: Mapping[str, str]) -> dict[str, object]:  # noqa: ARG002
+        width, height = self.default_size
+        return {
+            "tryon": "concat" if "tryon" in self.tasks else "none",
+            "parser": "mask" in self.tasks,
+            "size": {"height": height, "width": width, "minimum": 64, "maximum": 1024, "multiple_of": 8},
+            "defaults": {"num_inference_steps": self.default_steps, "solver": "ddim"},
+            "feedback": self.feedback is not None,
+        }
+
+    def _record(self, inputs: Mapping[str, str]) -> dict[str, bool]:
+        if self.feedback is None:
+            raise InvalidRequest("this server keeps no audit log", code="UNSUPPORTED")
+        self.feedback.append(dict(inputs))
+        return {"recorded": True}
+
+    def _cancel(self, inputs: Mapping[str, str]) -> dict[str, bool]:
+        request_id = inputs["id"]
         if len(request_id) < MIN_WATCHABLE_ID:
             raise InvalidRequest(f"id must have {MIN_WATCHABLE_ID} characters or more", code="INVALID_ARGUMENT")
         with self._lock:

@@ -28,6 +28,9 @@ def docker_run(settings: Settings) -> str:
     words = ["docker", "run", "--rm", "--init", "--shm-size=2g", "-e", "PIP_BREAK_SYSTEM_PACKAGES=1"]
     for name, port in settings.ports.items():
         words += ["-p", f"127.0.0.1:{port or inside[name]}:{inside[name]}"]
+    if settings.audit_log:
+        folder, name = _absolute(settings.audit_log).parent, settings.audit_log.name
+        words += ["-v", f"{folder}:/audit", "-e", f"DRESSFORM_AUDIT_LOG=/audit/{name}"]
     words += ["-v", f"{_absolute(settings.repository)}:/models:ro", IMAGE]
     install = shlex.join(["pip", "install", "--quiet", *STAGE_PACKAGES])
     return shlex.join([*words, "sh", "-c", f"{install} && exec {shlex.join(triton)}"])

@@ -26,6 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--log-file", type=Path, metavar="F", help="append every line of Triton's log to F")
     parser.add_argument("--engine", metavar="NAME", help="one that REPO was exported for (default: the first of them)")
     parser.add_argument(
+        "--audit-log", type=Path, metavar="F", help="append people's feedback to F, a line of JSON each"
+    )
+    parser.add_argument(
         "--exit-timeout", type=int, default=30, metavar="S", help="seconds for requests in flight at a stop (30)"
     )
     parser.add_argument("--ready-timeout", type=float, metavar="S", help="give up when not ready after S seconds")
@@ -44,6 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
             metrics_port=arguments.metrics_port,
             host=arguments.host,
             log=arguments.log_file.resolve() if arguments.log_file is not None else None,
+            audit_log=arguments.audit_log,
             engine=arguments.engine,
             exit_timeout=arguments.exit_timeout,
             onnx_threads=arguments.onnx_threads,

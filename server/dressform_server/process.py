@@ -128,11 +128,14 @@ class TritonProcess:
     def _spawn(self, folder: Path) -> subprocess.Popen[str]:
         self._installation.fill(folder)
         threads = self._settings.onnx_threads or usable_cores()
+        environment = self._installation.environment(folder, threads)
+        if self._settings.audit_log is not None:
+            environment["DRESSFORM_AUDIT_LOG"] = str(self._settings.audit_log.absolute())
         leash = [sys.executable, "-I", "-S", str(_LEASH), str(os.getpid())]
         return subprocess.Popen(
             leash + self._command(folder / "backends"),
             cwd=folder,  # the stubs have it on sys.path: nothing of the caller's folder may shadow a module
-            env=self._installation.environment(folder, threads),
+            env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

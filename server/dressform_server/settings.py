@@ -20,6 +20,7 @@ class Settings:
 
     ``repository`` is an exported model repository. Ports are 1 to 65535, or 0 for a free one. ``host`` is the
     address that all three ports bind to. ``log`` is a file that gets every line of Triton's log (appended).
+    ``audit_log`` is a file that gets a line of JSON for each feedback; without it feedback is refused.
     ``engine`` is one that the repository was exported for; None is the first of them. ``exit_timeout`` is how many
     seconds requests in flight get to finish at a stop. ``onnx_threads`` is the number of threads of one call of a
     graph, whatever the engine; None is every usable core. ``triton_options`` go to Triton's command line as they are.
@@ -31,6 +32,7 @@ class Settings:
     metrics_port: int = 8002
     host: str = "127.0.0.1"
     log: Path | None = None
+    audit_log: Path | None = None
     engine: str | None = None
     exit_timeout: int = 30
     onnx_threads: int | None = None
@@ -48,6 +50,8 @@ class Settings:
             raise SettingsError(f"exit timeout must be at least 0 seconds, not {self.exit_timeout}")
         if self.onnx_threads is not None and self.onnx_threads < 1:
             raise SettingsError(f"ONNX threads must be at least 1, not {self.onnx_threads}")
+        if self.audit_log is not None and not self.audit_log.absolute().parent.is_dir():
+            raise SettingsError(f"audit log: there is no folder {str(self.audit_log.parent)!r}: make it first")
 
     @property
     def ports(self) -> dict[str, int]:

@@ -128,8 +128,9 @@ def test_the_window_is_open_to_any_client() -> None:
     assert watch.model_transaction_policy.decoupled
     assert jobs.max_batch_size == watch.max_batch_size == 0
     tensors = {(model.name, item.name): list(item.dims) for model in (jobs, watch) for item in model.input}
-    assert tensors == {("jobs", "action"): [1], ("jobs", "id"): [1], ("watch", "id"): [1]}
-    assert [item.name for item in jobs.input if item.optional] == ["id"]
+    of_jobs = ("action", "id", "rating", "comment")
+    assert tensors == {("watch", "id"): [1]} | {("jobs", name): [1] for name in of_jobs}
+    assert [item.name for item in jobs.input if item.optional] == ["id", "rating", "comment"]
     assert [item.name for item in (*jobs.output, *watch.output)] == ["jobs", "event"]
 
 

@@ -1,9 +1,12 @@
-"""Triton stage ``jobs``: cancels a request by its id, lists what is in flight, and tells the server's health.
+"""Triton stage ``jobs``: requests in flight, the server's health and abilities, and what people think of the pictures.
 
 ``cancel`` answers ``{"cancelled": true}``; ``list`` a list of jobs, oldest first, none with its whole id; ``health``
-how long ago ``denoise`` was last heard of, and what it has before it.
+how long ago ``denoise`` was last heard of, and what it has before it; ``about`` what this export and server can do;
+``feedback`` writes a rating to the audit log (environment variable DRESSFORM_AUDIT_LOG) and answers
+``{"recorded": true}``.
 """
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -13,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # the repository's root: sta
 import triton_python_backend_utils as pb_utils
 
 import wire
+from jobs.feedback import AuditLog, Feedback
 from jobs.table import JobTable
 
 
@@ -20,9 +24,17 @@ class TritonPythonModel:
     """See the module."""
 
     def initialize(self, args):
-        """Open the server's job table."""
+        """Open the server's job table and audit log."""
+        self.manifest = wire.manifest()
+        self.audit_log = AuditLog(os.environ.get("DRESSFORM_AUDIT_LOG"))
         self.table = JobTable.open()
-        self.actions = {"cancel": self.cancel, "list": self.list, "health": self.health}
+        self.actions = {
+            "cancel": self.cancel,
+            "list": self.list,
+            "health": self.health,
+            "about": self.about,
+            "feedback": self.feedback,
+        }
 
     def execute(self, requests):
         """Each request on its own."""
@@ -36,10 +48,8 @@ class TritonPythonModel:
                 allowed = ", ".join(self.actions)
                 raise wire.Refusal("INVALID_ARGUMENT", f"action must be one of {allowed}, not {name!r:.60}")
             return pb_utils.InferenceResponse([pb_utils.Tensor("jobs", wire.text(self.actions[name](request)))])
-        except wire.Refusal as refusal:
-            return wire.refuse(refusal.fault)
         except Exception as error:
-            return wire.refuse(wire.internal(error))
+            return wire.refuse(wire.fault_of(error))
 
     def cancel(self, request):
         """Mark a request: it ends before its next step."""
@@ -76,6 +86,23 @@ class TritonPythonModel:
         age = (time.monotonic_ns() - health.beat_ns) // 1_000_000
         known = {"work_ms": health.work_ms, "step_ms": health.step_ms, "denoising": health.jobs}
         return {"beat_age_ms": age} | known | jobs
+
+    def about(self, request):
+        """What a page needs to know before it asks: tasks, limits and defaults of the export, and of the server."""
+        manifest = self.manifest
+        return {
+            "tryon": manifest["tryon"],
+            "parser": manifest["parser"] is not None,
+            "size": {**manifest["size"], "multiple_of": manifest["vae"]["factor"]},
+            "defaults": {name: manifest["defaults"][name] for name in ("num_inference_steps", "solver")},
+            "feedback": self.audit_log.kept,
+        }
+
+    def feedback(self, request):
+        """Record a rating."""
+        rating, comment = wire.word(request, "rating") or "", wire.word(request, "comment") or ""
+        self.audit_log.record(Feedback(wire.watchable_id(request), rating, comment))
+        return {"recorded": True}
 
     def finalize(self):
         """Leave the job table."""

@@ -1,0 +1,258 @@
+"""The page's logic, on Streamlit's own test runner and the fake server."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from dressform import Client, Retry
+from dressform.app import connection, gallery
+from dressform.app.session import Session
+from dressform.testing import FakeTransport
+
+SECONDS = 120
+
+
+@pytest.fixture(autouse=True)
+def nothing_cached() -> None:
+    connection.about.clear()
+
+
+def page(client: Client) -> AppTest:
+    def script(client):  # type: ignore[no-untyped-def]  # its source is run elsewhere, without our imports
+        from dressform.app.page import main
+
+        main(client)
+
+    return AppTest.from_function(script, kwargs={"client": client}, default_timeout=SECONDS)
+
+
+def visit(fake: FakeTransport) -> AppTest:
+    test = page(Client(transport=fake, retries=Retry(0)))
+    test.run()
+    assert not test.exception
+    return test
+
+
+def session_of(test: AppTest) -> Session:
+    found: Session = test.session_state["dressform"]
+    return found
+
+
+def dress(test: AppTest) -> Session:
+    return press(test, "run")
+
+
+def press(test: AppTest, key: str) -> Session:
+    """Press a button, and wait for the end of the request that it starts."""
+    test.button(key=key).click().run()
+    assert not test.exception
+    session = session_of(test)
+    if session.running is not None:
+        assert session.running.wait(SECONDS)
+        test.run()
+    assert not test.exception
+    return session
+
+
+def said(elements: Any) -> str:
+    return " ".join(element.value for element in elements)
+
+
+def test_one_press_dresses_the_first_person_in_the_first_garment() -> None:
+    fake = FakeTransport()
+    test = visit(fake)
+    assert [request.model for request in fake.requests] == ["mask"]
+    assert fake.requests[0].parameters["category"] == "upper"
+    session = dress(test)
+    sent = fake.requests[-1]
+    assert sent.model == "tryon"
+    assert sent.inputs["person"] == gallery.PEOPLE[0].photo.data
+    assert sent.inputs["garment"] == gallery.GARMENTS[0].photo.data
+    assert "mask" in sent.inputs
+    (entry,) = session.history
+    assert f"seed {entry.result.seed}" in said(test.caption)
+    assert not test.error
+
+
+def test_the_mask_is_asked_for_once_for_each_person_and_category() -> None:
+    fake = FakeTransport()
+    test = visit(fake)
+    test.run()
+    assert len(fake.requests) == 1
+    test.button(key=f"sample-lower-{gallery.GARMENTS[2].seed}").click().run()
+    assert fake.requests[-1].parameters["category"] == "lower"
+    test.button(key=f"sample-person-{gallery.PEOPLE[1].seed}").click().run()
+    assert fake.requests[-1].inputs["person"] == gallery.PEOPLE[1].photo.data
+    assert len(fake.requests) == 3
+
+
+def test_settings_that_nobody_touched_are_not_sent() -> None:
+    fake = FakeTransport(default_steps=20)
+    test = visit(fake)
+    test.number_input(key="tryon-seed").set_value(7)
+    test.number_input(key="tryon-guidance_scale").set_value(3.5)
+    test.selectbox(key="tryon-solver").set_value("unipc")
+    dress(test)
+    assert fake.requests[-1].parameters == {"seed": 7, "guidance_scale": 3.5, "solver": "unipc", "preview_every": 2}
+
+
+def test_several_garments_make_an_outfit_and_can_be_taken_off_again() -> None:
+    fake = FakeTransport()
+    test = visit(fake)
+    test.toggle(key="several").set_value(True).run()
+    test.button(key=f"sample-lower-{gallery.GARMENTS[2].seed}").click().run()
+    assert [garment.category for garment in session_of(test).garments] == ["upper", "lower"]
+    dress(test)
+    assert [request.model for request in fake.requests] == ["mask", "mask", "tryon", "tryon"]
+    test.button(key="remove-0").click().run()
+    assert [garment.category for garment in session_of(test).garments] == ["lower"]
+    assert not test.exception
+
+
+def test_the_automatic_category_shows_no_mask_and_says_why() -> None:
+    fake = FakeTransport()
+    test = visit(fake)
+    test.selectbox(key=f"category-0-{session_of(test).garments[0].photo.digest}").set_value("auto").run()
+    assert "when the garment is read" in said(test.caption)
+    dress(test)
+    assert "mask" not in fake.requests[-1].inputs
+    assert fake.requests[-1].parameters["category"] == "auto"
+
+
+def test_words_follow_the_helper_and_can_be_rewritten() -> None:
+    fake = FakeTransport()
+    test = visit(fake)
+    test.segmented_control(key="task").set_value("inpaint").run()
+    assert test.text_area(key="prompt").value == "a red and white striped t-shirt"
+    test.selectbox(key="words-category").set_value("lower").run()
+    test.selectbox(key="colour").set_value("green").run()
+    assert test.text_area(key="prompt").value == "green and white striped trousers"
+    test.text_area(key="prompt").set_value("a long skirt")
+    dress(test)
+    sent = fake.requests[-1]
+    assert (sent.model, sent.inputs["prompt"]) == ("inpaint", b"a long skirt")
+    assert test.text_area(key="prompt").value == "a long skirt"
+
+
+def test_a_server_that_cannot_read_garments_offers_words_alone() -> None:
+    test = visit(FakeTransport(("inpaint", "mask")))
+    assert "task" not in [control.key for control in test.segmented_control]
+    assert "paints by words alone" in said(test.caption)
+    assert test.button(key="run").label == "Paint it"
+
+
+def test_without_a_parser_the_mask_is_painted_by_hand() -> None:
+    fake = FakeTransport(("inpaint", "tryon"))
+    test = visit(fake)
+    assert "finds no masks by itself" in said(test.caption)
+    dress(test)
+    assert fake.requests == []
+    assert "paint what the garment covers" in said(test.error)
+
+
+def test_a_person_that_is_not_found_can_be_masked_by_hand() -> None:
+    fake = FakeTransport()
+    fake.fail("PERSON_NOT_FOUND")
+    test = visit(fake)
+    assert "Or paint the mask by hand" in said(test.error)
+
+
+@pytest.mark.parametrize(
+    ("failure", "fields", "advice"),
+    [
+        ("OVERLOADED", {"retry_after_ms": 1500}, "Try again in 1.5 s."),
+        ("UNAVAILABLE", {}, "Check that `dressform serve` is running there"),
+        ("INTERNAL", {}, "See the server's log"),
+    ],
+)
+def test_errors_are_sentences_with_what_to_do(failure: str, fields: dict[str, int], advice: str) -> None:
+    fake = FakeTransport()
+    test = visit(fake)
+    fake.fail(failure, **fields)
+    session = dress(test)
+    assert advice in said(test.error)
+    assert len(session.history) == 0
+    dress(test)
+    assert not test.error
+    assert len(session.history) == 1
+
+
+def test_a_server_that_is_not_there_is_told_and_tried_again() -> None:
+    fake = FakeTransport(ready=False)
+    test = visit(fake)
+    assert "not ready yet" in said(test.error)
+    fake.ready = True
+    test.button(key="retry").click().run()
+    assert not test.error
+    assert test.button(key="run").label == "Try it on"
+
+
+def test_another_seed_and_the_history() -> None:
+    fake = FakeTransport()
+    test = visit(fake)
+    test.number_input(key="tryon-seed").set_value(5)
+    session = dress(test)
+    press(test, "again")
+    second, first = session.history
+    assert first.result.seed == 5
+    assert second.result.seed != 5
+    test.button(key="show-1").click().run()
+    assert session.history.selected is first
+    test.button(key="further").click().run()
+    assert session.person.data == first.result.encoded[0]
+    assert fake.requests[-1].model == "mask"
+    assert not test.exception
+
+
+def test_several_pictures_of_one_request_can_be_looked_at() -> None:
+    test = visit(FakeTransport())
+    test.number_input(key="tryon-num_images").set_value(3)
+    session = dress(test)
+    (entry,) = session.history
+    test.segmented_control(key="of-1").set_value(2).run()
+    assert entry.file_name(2).endswith(f"seed-{entry.result.seeds[2]}.png")
+    assert not test.exception
+
+
+def test_thumbs_go_to_the_servers_log() -> None:
+    fake = FakeTransport()
+    test = visit(fake)
+    session = dress(test)
+    (entry,) = session.history
+    test.feedback(key="thumbs-1").set_value(1).run()
+    test.text_input(key="comment-1").set_value("lovely").run()
+    said = {"id": entry.result.request_id, "rating": "up"}
+    assert fake.feedback == [said, {**said, "comment": "lovely"}]
+
+
+def test_thumbs_are_hidden_where_nobody_records_them() -> None:
+    test = visit(FakeTransport(feedback=False))
+    session = dress(test)
+    assert len(session.history) == 1
+    assert not test.feedback
+
+
+def test_visits_share_nothing_but_the_connection() -> None:
+    fake = FakeTransport()
+    client = Client(transport=fake)
+    first, second = page(client).run(), page(client).run()
+    dress(first)
+    second.run()
+    assert len(session_of(first).history) == 1
+    assert len(session_of(second).history) == 0
+
+
+@pytest.mark.parametrize("hidden", ["secrets", "environment"])
+def test_the_address_is_read_where_the_page_runs(hidden: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DRESSFORM_SERVER", raising=False)
+    test = AppTest.from_file(gallery.FOLDER.parent / "page.py", default_timeout=SECONDS)
+    if hidden == "secrets":
+        test.secrets["server"] = "grpc://127.0.0.1:9"
+    else:
+        monkeypatch.setenv("DRESSFORM_SERVER", "grpc://127.0.0.1:9")
+    test.run()
+    assert "127.0.0.1:9" in said(test.error)
+    assert test.button(key="retry").label == "Try again"
