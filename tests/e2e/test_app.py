@@ -56,7 +56,7 @@ def served(address: str) -> Iterator[str]:
     command = [sys.executable, "-m", "streamlit", "run", str(PAGE), f"--server.port={port}"]
     process = subprocess.Popen(
         [*command, "--server.address=127.0.0.1", "--server.headless=true"],
-        env={**os.environ, "DRESSFORM_SERVER": address},
+        env={**os.environ, "DRESSFORM_URL": address},
     )
     url = f"http://127.0.0.1:{port}"
     try:

@@ -236,8 +236,8 @@ def test_previews_are_a_handful(steps: int, every: int) -> None:
     [
         ([], {}, {}, DEFAULT_URL),
         ([], {}, {"server": "https://a.example"}, "https://a.example"),
-        ([], {"DRESSFORM_SERVER": "grpc://b:1"}, {"server": "https://a.example"}, "grpc://b:1"),
-        (["--server", "http://c:2", "--else"], {"DRESSFORM_SERVER": "grpc://b:1"}, {}, "http://c:2"),
+        ([], {"DRESSFORM_URL": "grpc://b:1"}, {"server": "https://a.example"}, "grpc://b:1"),
+        (["--server", "http://c:2", "--else"], {"DRESSFORM_URL": "grpc://b:1"}, {}, "http://c:2"),
     ],
 )
 def test_the_address_is_from_flag_then_environment_then_secrets(

@@ -247,12 +247,12 @@ def test_visits_share_nothing_but_the_connection() -> None:
 
 @pytest.mark.parametrize("hidden", ["secrets", "environment"])
 def test_the_address_is_read_where_the_page_runs(hidden: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("DRESSFORM_SERVER", raising=False)
+    monkeypatch.delenv("DRESSFORM_URL", raising=False)
     test = AppTest.from_file(gallery.FOLDER.parent / "page.py", default_timeout=SECONDS)
     if hidden == "secrets":
         test.secrets["server"] = "grpc://127.0.0.1:9"
     else:
-        monkeypatch.setenv("DRESSFORM_SERVER", "grpc://127.0.0.1:9")
+        monkeypatch.setenv("DRESSFORM_URL", "grpc://127.0.0.1:9")
     test.run()
     assert "127.0.0.1:9" in said(test.error)
     assert test.button(key="retry").label == "Try again"

@@ -358,7 +358,7 @@ def test_bench_lists_every_benchmark_and_runs_it(capfd):
 
 def test_app_starts_streamlit_on_loopback_with_the_address(monkeypatch, tmp_path):
     seen = []
-    monkeypatch.setattr(app.subprocess, "call", lambda words, env: seen.append((words, env["DRESSFORM_SERVER"])) or 0)
+    monkeypatch.setattr(app.subprocess, "call", lambda words, env: seen.append((words, env["DRESSFORM_URL"])) or 0)
     found = importlib.machinery.ModuleSpec("x", None, origin=str(tmp_path / "__init__.py"))
     monkeypatch.setattr(app.importlib.util, "find_spec", lambda name: found)
     assert main(["app", "--port", "8600", "--server", "http://there:8000"]) == 0

@@ -16,11 +16,11 @@ LOOK_SECONDS = 10
 
 
 def address(arguments: Sequence[str], environment: Mapping[str, str], secrets: Mapping[str, Any]) -> str:
-    """The server's address: ``--server`` (after ``--``), else DRESSFORM_SERVER, else the secret ``server``."""
+    """The server's address: ``--server`` (after ``--``), else DRESSFORM_URL, else the secret ``server``."""
     parser = argparse.ArgumentParser(prog="streamlit run page.py --", add_help=False, allow_abbrev=False)
     parser.add_argument("--server")
     flag: str | None = parser.parse_known_args(list(arguments))[0].server
-    return flag or environment.get("DRESSFORM_SERVER") or str(secrets.get("server") or DEFAULT_URL)
+    return flag or environment.get("DRESSFORM_URL") or str(secrets.get("server") or DEFAULT_URL)
 
 
 def headers(secrets: Mapping[str, Any]) -> dict[str, str]:

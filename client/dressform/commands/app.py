@@ -39,7 +39,7 @@ def run(options: argparse.Namespace, console: Console, connect: Connect) -> int:
     words = ["--server.address", "127.0.0.1", "--server.port", str(options.port), "--server.headless", "true"]
     return subprocess.call(
         [sys.executable, "-m", "streamlit", "run", str(page), *words, "--browser.gatherUsageStats", "false"],
-        env={**os.environ, "DRESSFORM_SERVER": options.server},
+        env={**os.environ, "DRESSFORM_URL": options.server},
     )
 
 
