@@ -49,16 +49,23 @@ def load_models(opt: Any = None, *, client: Client | None = None) -> Pipeline:
         if client is None:
             connected.close()
         raise ServerUnavailable(health.reason or f"{connected.url} serves {', '.join(health.tasks)}, but not tryon")
-    return Pipeline(
-        connected, {name: value for name, value in given.items() if name in _KEYWORDS and value is not None}
-    )
+    return Pipeline(connected, _defaults(given))
 
 
 def generate_tryon(
-    person_img: Picture, cloth_img: Picture | list[Picture], pipeline: Pipeline, **options: Any
+    person_img: Picture, cloth_img: Picture | list[Picture], pipeline: Pipeline, opt: Any = None, **options: Any
 ) -> Image.Image:
-    """The person in the cloth. ``options`` are keywords of ``Client.tryon`` and win over the pipeline's defaults."""
-    return pipeline.client.tryon(person_img, cloth_img, **{**pipeline.defaults, **options}).image
+    """The person in the cloth.
+
+    ``options`` are keywords of ``Client.tryon``; they win over those in ``opt``, which is as in `load_models`, and
+    those over the pipeline's defaults.
+    """
+    return pipeline.client.tryon(person_img, cloth_img, **{**pipeline.defaults, **_defaults(_given(opt)), **options}).image
+
+
+def _defaults(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The keywords of ``Client.tryon`` among them."""
+    return {name: value for name, value in given.items() if name in _KEYWORDS and value is not None}
 
 
 def _given(opt: Any) -> dict[str, Any]:

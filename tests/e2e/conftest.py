@@ -26,6 +26,23 @@ def server(tiny_tryon_repository: Path, tmp_path_factory: pytest.TempPathFactory
     assert left == [], "the server left something behind in shared memory"
 
 
+@pytest.fixture(scope="session")
+def audit_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where ``demo_server`` records feedback."""
+    return tmp_path_factory.mktemp("audit") / "audit.jsonl"
+
+
+@pytest.fixture(scope="session")
+def demo_server(demo_repository: Path, audit_log: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server of the shipped model, with an audit log."""
+    log = tmp_path_factory.mktemp("triton-demo") / "triton.log"
+    with Server(
+        demo_repository, http_port=0, grpc_port=0, metrics_port=0, log=log, audit_log=audit_log
+    ) as running:
+        running.wait_ready(240)
+        yield running
+
+
 @pytest.fixture(scope="session", params=["grpc", "http"])
 def client(request: pytest.FixtureRequest, server: Server) -> Iterator[Client]:
     """A client of each protocol."""

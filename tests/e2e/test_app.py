@@ -37,18 +37,6 @@ STEP = re.compile(r"[Ss]tep \d+ of")
 Visit = Callable[..., Room]
 
 
-@pytest.fixture(scope="module")
-def audit_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("audit") / "audit.jsonl"
-
-
-@pytest.fixture(scope="module")
-def demo_server(demo_repository: Path, audit_log: Path) -> Iterator[Server]:
-    with Server(demo_repository, http_port=0, grpc_port=0, metrics_port=0, audit_log=audit_log) as running:
-        running.wait_ready(240)
-        yield running
-
-
 @contextmanager
 def served(address: str) -> Iterator[str]:
     """The page on a free port, for the server at ``address``."""

@@ -30,13 +30,10 @@ SEED = HELD_OUT + 7000
 
 
 @pytest.fixture(scope="module")
-def demo(demo_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+def demo(demo_server: Server) -> Iterator[Client]:
     """A client of a server of the shipped model."""
-    log = tmp_path_factory.mktemp("triton-demo") / "triton.log"
-    with Server(demo_repository, http_port=0, grpc_port=0, metrics_port=0, log=log) as server:
-        server.wait_ready(120)
-        with Client(server.grpc_url, timeout=120) as client:
-            yield client
+    with Client(demo_server.grpc_url, timeout=120) as client:
+        yield client
 
 
 def pixels(image: Any, area: NDArray[np.bool_]) -> NDArray[np.uint8]:

@@ -1,0 +1,47 @@
+"""A shop's queue, worked off: python queue_worker.py QUEUE.db RESULTS [SERVER]
+
+The shop inserts rows into the table ``pairs``; any number of workers paint them, on any number of machines that see the
+same file. Kill a worker or the server at any time: what was taken is taken again, and nothing is painted twice as done.
+"""
+
+import sqlite3
+import sys
+import time
+from pathlib import Path
+
+from dressform import Client, DressformError, InvalidRequest, Retry
+
+LEASE = 600  # seconds that a worker has for a pair; then it counts as dead, and the pair as waiting
+TABLE = """CREATE TABLE IF NOT EXISTS pairs (id INTEGER PRIMARY KEY, person TEXT NOT NULL, garment TEXT NOT NULL,
+    category TEXT NOT NULL DEFAULT 'auto', state TEXT NOT NULL DEFAULT 'waiting', due REAL NOT NULL DEFAULT 0, note TEXT)"""
+TAKE = """UPDATE pairs SET state = 'taken', due = ? WHERE id = (SELECT id FROM pairs WHERE state IN ('waiting', 'taken')
+    AND due < ? ORDER BY id LIMIT 1) RETURNING id, person, garment, category"""
+TELL = "UPDATE pairs SET state = ?, due = ?, note = ? WHERE id = ? AND state = 'taken'"
+
+
+def work(queue: str, results: Path, url: str = "grpc://127.0.0.1:8001") -> None:
+    results.mkdir(parents=True, exist_ok=True)
+    database = sqlite3.connect(queue, timeout=60, isolation_level=None)
+    database.execute(TABLE)
+    with Client(url, retries=Retry(retries=1000, seconds=LEASE / 2), timeout=LEASE - 10) as client:
+        while True:
+            taken = database.execute(TAKE, (time.time() + LEASE, time.time())).fetchone()
+            if taken is None:
+                time.sleep(0.5)
+                continue
+            number, person, garment, category = taken
+            try:
+                made = client.tryon(person, garment, category=category, seed=number, service_class="batch")
+                part = results / f"{number}.part"
+                part.write_bytes(made.encoded[0])
+                part.replace(results / f"{number}.png")  # there whole, or not there at all
+                told = ("done", 0, "; ".join(made.warnings))
+            except InvalidRequest as error:  # this pair will never do: somebody must look at it
+                told = ("refused", 0, str(error))
+            except DressformError as error:  # it may do later
+                told = ("waiting", time.time() + 30, str(error))
+            database.execute(TELL, (*told, number))
+
+
+if __name__ == "__main__":
+    work(sys.argv[1], Path(sys.argv[2]), *sys.argv[3:])
