@@ -60,7 +60,9 @@ def generate_tryon(
     ``options`` are keywords of ``Client.tryon``; they win over those in ``opt``, which is as in `load_models`, and
     those over the pipeline's defaults.
     """
-    return pipeline.client.tryon(person_img, cloth_img, **{**pipeline.defaults, **_defaults(_given(opt)), **options}).image
+    return pipeline.client.tryon(
+        person_img, cloth_img, **{**pipeline.defaults, **_defaults(_given(opt)), **options}
+    ).image
 
 
 def _defaults(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -36,9 +36,7 @@ def audit_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def demo_server(demo_repository: Path, audit_log: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server of the shipped model, with an audit log."""
     log = tmp_path_factory.mktemp("triton-demo") / "triton.log"
-    with Server(
-        demo_repository, http_port=0, grpc_port=0, metrics_port=0, log=log, audit_log=audit_log
-    ) as running:
+    with Server(demo_repository, http_port=0, grpc_port=0, metrics_port=0, log=log, audit_log=audit_log) as running:
         running.wait_ready(240)
         yield running
 

@@ -25,7 +25,9 @@ def test_it_is_valid() -> None:
 
 
 def test_the_file_is_up_to_date() -> None:
-    assert json.loads(FILE.read_text()) == openapi.description(), "run `python -m dressform.openapi > docs/openapi.json`"
+    assert json.loads(FILE.read_text()) == openapi.description(), (
+        "run `python -m dressform.openapi > docs/openapi.json`"
+    )
 
 
 @pytest.mark.parametrize("task", TASK_PARAMETERS)
