@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class InpaintOutput:
-    """What diffusers' pipeline returns; nothing is checked for what is not safe for work."""
+    """What diffusers' pipeline returns. ``nsfw_content_detected`` is None where the export has no safety checker."""
 
     images: list[Image.Image] | NDArray[Any]
     nsfw_content_detected: list[bool] | None = None
@@ -72,7 +72,7 @@ class DressformInpaintPipeline:
         callback_on_step_end: Callable[[Any, int, Any, dict[str, Any]], Any] | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
         **kwargs: Any,
-    ) -> InpaintOutput | tuple[list[Image.Image] | NDArray[Any], None]:
+    ) -> InpaintOutput | tuple[list[Image.Image] | NDArray[Any], list[bool] | None]:
         """Repaints ``image`` where ``mask_image`` is white. Arguments as in diffusers 0.39.
 
         Pictures are PIL images, paths, or arrays: uint8, or float in [0, 1], ``[H, W(, C)]``. As in diffusers, the
@@ -124,13 +124,15 @@ class DressformInpaintPipeline:
         try:
             if callback_on_step_end is not None:
                 self._tell(handles[0], callback_on_step_end)
-            pictures = [picture for handle in handles for picture in handle.result().images]
+            results = [handle.result() for handle in handles]
         except BaseException:
             for handle in handles:
                 handle.cancel()
             raise
+        pictures = [picture for result in results for picture in result.images]
+        flagged = [bool(flag) for result in results for flag in result.info.get("flagged") or ()] or None
         shaped = _stacked(pictures) if output_type == "np" else pictures
-        return InpaintOutput(shaped) if return_dict else (shaped, None)
+        return InpaintOutput(shaped, flagged) if return_dict else (shaped, flagged)
 
     def _tell(self, handle: Handle[Result], callback: Callable[[Any, int, Any, dict[str, Any]], Any]) -> None:
         """Calls back once for each step, in order."""

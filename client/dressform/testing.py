@@ -275,6 +275,7 @@ class FakeTransport:
             "steps": steps,
             "warnings": [],
             "category": options.get("category"),
+            "flagged": None,
         }
         mask = Image.new("L", original.size, 255)
         if "mask" in request.inputs:

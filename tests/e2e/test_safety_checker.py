@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 import safety
-from dressform import Client
+from dressform import Client, DressformInpaintPipeline
 from dressform_export import export_pipeline, read_manifest
 from dressform_server import Server
 from e2e.conftest import differences
@@ -92,6 +92,14 @@ def test_of_several_pictures_only_the_flagged_are_blanked(
     assert [np.asarray(image).max() == 0 for image in several.images] == several.info["flagged"]
     blanked = [number for number, flag in enumerate(several.info["flagged"], 1) if flag]
     assert [text.split(" was blanked")[0] for text in several.warnings] == [f"picture {n} of 4" for n in blanked]
+
+
+def test_the_stand_in_for_diffusers_tells_of_flagged_pictures(
+    checked: Client, source: Path, photo: Image.Image, mask: Image.Image
+) -> None:
+    pipelines = _pipeline(source), DressformInpaintPipeline(checked)
+    flags = [[_made(pipeline, photo, mask, seed).nsfw_content_detected for seed in SEEDS] for pipeline in pipelines]
+    assert flags[0] == flags[1]
 
 
 def test_tryon_is_checked_too(checked: Client, photo: Image.Image, mask: Image.Image, garment: Image.Image) -> None:
