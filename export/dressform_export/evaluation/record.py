@@ -29,7 +29,7 @@ def environment() -> dict[str, Any]:
     }
 
 
-def exported(repository: Path | None, engine: str | None) -> dict[str, Any] | None:
+def exported(repository: Path | None, engine: str | None = None) -> dict[str, Any] | None:
     """The export that was evaluated; None where it is unknown, since a server was named by its address alone.
 
     ``engine`` is the one that was served, None for the export's default.
