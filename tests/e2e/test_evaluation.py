@@ -129,3 +129,15 @@ def test_a_data_set_is_served_and_judged_with_masks_of_its_labels(
     metrics = json.loads((again / "evaluation.json").read_text())["metrics"]
     assert metrics == {name: found["metrics"][name] for name in metrics}
     assert set(metrics) >= {"ssim", "psnr"}
+
+
+def test_an_engine_of_the_export_is_served_and_recorded(engines_repository: Path, tmp_path: Path) -> None:
+    words = ("wardrobe", "--repository", engines_repository, "--mask", "given", "--seeds", 1, "--prompts", 0, *STEPS)
+    assert evaluate(*words, "--engine", "onnxruntime-fp16", "--out", tmp_path / "fp16") == 0
+    export = json.loads((tmp_path / "fp16/evaluation.json").read_text())["export"]
+    manifest = json.loads((engines_repository / "manifest.json").read_text())
+    assert (export["engine"], export["precision"]) == ("onnxruntime-fp16", "fp16")
+    assert export["graphs"]["unet"] == manifest["engines"]["onnxruntime-fp16"]["graphs"]["unet"]["sha256"]
+    log = (tmp_path / "fp16/triton.log").read_text()
+    assert "onnxruntime-fp16" in log or "model.fp16" in log
+    assert evaluate(*words, "--engine", "tensorrt", "--out", tmp_path / "none") == 2

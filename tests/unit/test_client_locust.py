@@ -18,8 +18,8 @@ LOCUSTFILE = Path(__file__).parents[2] / "benchmarks/dressform_bench/locustfile.
 
 
 def locust(host: str, *words: str) -> tuple[dict[str, float], str]:
-    """Two users for two seconds: the last line, and everything on stderr."""
-    command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless", "-u", "2", "-r", "2", "-t", "2s"]
+    """Two users for six seconds (a busy machine takes most of them to start): the last line, and all on stderr."""
+    command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless", "-u", "2", "-r", "2", "-t", "6s"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     done = subprocess.run(
         [*command, "--host", host, *words], capture_output=True, text=True, env=environment, timeout=60, check=False
@@ -45,5 +45,5 @@ def test_requests_are_sent_and_counted():
 def test_failures_are_reported_and_the_run_ends():
     figures, log = locust("grpc://127.0.0.1:1", "--steps", "4")
     assert figures["requests"] == 0
-    assert 2 <= figures["failures"] <= 6  # users pause after a failure
+    assert 2 <= figures["failures"] <= 14  # users pause a second after a failure
     assert "ServerUnavailable" in log

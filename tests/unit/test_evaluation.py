@@ -429,6 +429,8 @@ class TestCommand:
             (("viton-hd", "DATA", "--predictions", "ONE"), "2 of 3 pictures have no prediction of their name"),
             (("viton-hd", "DATA"), "name what to evaluate: --repository FOLDER, or --url"),
             (("viton-hd", "DATA", "--repository", "EMPTY"), "is no exported repository"),
+            (("viton-hd", "DATA", "--engine", "openvino"), "--engine openvino is one of an export: name it with"),
+            (("viton-hd", "DATA", "--predictions", "ONE", "--engine", "openvino"), "compared as they are: leave"),
             (("viton-hd", "DATA", "--mask", "labels", "--repository", "EMPTY"), "no ATR label maps"),
             (("viton-hd", "DATA", "--predictions", "ONE", "--set", "seed=1"), "compared as they are"),
             (("viton-hd", "DATA", "--set", "steps=1"), "--set takes NAME=VALUE with the name of a request option"),

@@ -97,6 +97,9 @@ def _add_out(parser: argparse.ArgumentParser) -> None:
 def _add_served(parser: argparse.ArgumentParser) -> None:
     _add_out(parser)
     parser.add_argument("--repository", type=Path, help="the export: it is served, unless --url names its server")
+    parser.add_argument(
+        "--engine", metavar="NAME", help="of the export's engines the one to serve (default: its first)"
+    )
     parser.add_argument("--url", help="a running server, grpc:// or http://")
     parser.add_argument("--in-flight", type=_positive, default=8, help="requests at a time (default 8)")
     parser.add_argument(

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import platform
+from dataclasses import replace
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
@@ -28,21 +29,29 @@ def environment() -> dict[str, Any]:
     }
 
 
-def exported(repository: Path | None) -> dict[str, Any] | None:
+def exported(repository: Path | None, engine: str | None = None) -> dict[str, Any] | None:
     """The export that was evaluated; None where it is unknown, since a server was named by its address alone.
+
+    ``engine`` is the one that was served, None for the export's default.
 
     ``manifest_sha256`` is that of the whole manifest, which holds the date of the export; ``graphs`` and ``source`` say
     whether two exports hold the same weights.
 
     Raises:
-        EvaluationError: where the repository has no manifest, or one that cannot be read.
+        EvaluationError: where the repository has no manifest, or one that cannot be read, or not that engine.
     """
     if repository is None:
+        if engine is not None:
+            raise EvaluationError(f"--engine {engine} is one of an export: name it with --repository")
         return None
     try:
         manifest = read_manifest(repository)
     except (OSError, ValueError) as error:
         raise EvaluationError(f"{repository} is no exported repository: {error}") from error
+    if engine is not None:
+        if engine not in manifest.engines:
+            raise EvaluationError(f"{repository} was exported for {', '.join(manifest.engines)}, not for {engine}")
+        manifest = replace(manifest, engine=engine)
     return {
         "manifest_sha256": hashlib.sha256((repository / FILE).read_bytes()).hexdigest(),
         "source": {

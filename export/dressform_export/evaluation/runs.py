@@ -31,7 +31,7 @@ def wardrobe(options: argparse.Namespace, progress: Progress) -> dict[str, Any]:
         raise EvaluationError(f"nothing to evaluate: {options.seeds} seeds and {options.prompts} prompts")
     settings = serving.options(options.set)
     first = HELD_OUT if options.first is None else options.first
-    report: dict[str, Any] = {"export": record.exported(options.repository), "not_computed": {}}
+    report: dict[str, Any] = {"export": record.exported(options.repository, options.engine), "not_computed": {}}
     report |= {"first_seed": first, "held_out": first >= HELD_OUT, "in_flight": options.in_flight}
     report |= {"settings": settings, "resize": "none", "composite": serving.composite(settings)}
     patterns = None
@@ -39,7 +39,7 @@ def wardrobe(options: argparse.Namespace, progress: Progress) -> dict[str, Any]:
         patterns = Patterns()
     except NotComputedError as reason:
         report["not_computed"]["pattern_recognised"] = str(reason)
-    with serving.connected(options.repository, options.url, options.out / "triton.log", progress) as client:
+    with serving.connected(options, progress) as client:
         asker = serving.Asker(client, settings, options.in_flight, progress)
         if options.seeds:
             seeds = range(first, first + options.seeds)
@@ -55,8 +55,8 @@ def wardrobe(options: argparse.Namespace, progress: Progress) -> dict[str, Any]:
 def data_set(options: argparse.Namespace, progress: Progress) -> dict[str, Any]:
     """The test cases of a VITON-HD or DressCode folder, served, or predicted before."""
     paired, predictions = not options.unpaired, options.predictions
-    if predictions is not None and (options.repository or options.url or options.set):
-        raise EvaluationError("--predictions are compared as they are: leave --repository, --url and --set out")
+    if predictions is not None and (options.repository or options.engine or options.url or options.set):
+        raise EvaluationError("--predictions are compared as they are: leave --repository, --engine, --url, --set out")
     if options.layout == "viton-hd":
         cases = layouts.viton_hd(options.data, paired=paired)
     else:
@@ -67,9 +67,12 @@ def data_set(options: argparse.Namespace, progress: Progress) -> dict[str, Any]:
     if predictions is None:
         settings = serving.options(options.set)
         dataset.check_masks(cases, options.mask)
-        report |= {"export": record.exported(options.repository), "composite": serving.composite(settings)}
+        report |= {
+            "export": record.exported(options.repository, options.engine),
+            "composite": serving.composite(settings),
+        }
         report |= {"in_flight": options.in_flight, "mask": options.mask, "settings": {"seed": options.seed, **settings}}
-        with serving.connected(options.repository, options.url, options.out / "triton.log", progress) as client:
+        with serving.connected(options, progress) as client:
             asker = serving.Asker(client, settings, options.in_flight, progress)
             report["served"] = dataset.predict(asker, cases, options.out, masks=options.mask, seed=options.seed)
         predictions = options.out / dataset.PREDICTIONS

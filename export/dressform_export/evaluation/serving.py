@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -30,26 +30,28 @@ OWN = ("output_format", "num_images")
 
 
 @contextmanager
-def connected(repository: Path | None, url: str | None, log: Path, progress: Progress) -> Iterator[Client]:
-    """A client of the server at ``url``, or without one of a server of ``repository`` for as long as the block runs.
+def connected(options: argparse.Namespace, progress: Progress) -> Iterator[Client]:
+    """A client of the server at ``options.url``, or without one of a server of ``options.repository`` on
+    ``options.engine`` for as long as the block runs.
 
     Raises:
         ServerError: where the server cannot be started.
         EvaluationError: where neither is given, or the server at ``url`` is not ready.
     """
-    if url is not None:
-        with Client(url) as client:
+    if options.url is not None:
+        with Client(options.url) as client:
             health = client.health()
             if not health:
                 raise EvaluationError(f"no server to evaluate: {health.reason}")
             yield client
         return
-    if repository is None:
+    if options.repository is None:
         raise EvaluationError("name what to evaluate: --repository FOLDER, or --url of a running server")
     from dressform_server import Server
 
-    with Server(repository, http_port=0, grpc_port=0, metrics_port=0, log=log) as server:
-        with progress.stage(f"serving {repository}"):
+    served: dict[str, Any] = {"engine": options.engine, "log": options.out / "triton.log"}
+    with Server(options.repository, http_port=0, grpc_port=0, metrics_port=0, **served) as server:
+        with progress.stage(f"serving {options.repository}"):
             server.wait_ready(READY_SECONDS)
         with Client(server.grpc_url) as client:
             yield client
