@@ -36,8 +36,9 @@ DATA, SAMPLES = "wardrobe:16", 16
 LARGEST = 1000
 """Rows, at most: they are kept in memory, 0.4 MB each at Stable Diffusion 1.5's sizes."""
 
-STEPS = (6, 12)
-"""Steps of a trajectory, at least and at most; never more than the export's own default."""
+STEPS = (3, 6)
+"""Steps of a trajectory, at least and at most; never more than the export's own default. Twice as many gave
+the same pictures."""
 
 KEPT = 2
 """Rows that are kept of a trajectory, each of another step; fewer where it has fewer steps."""

@@ -140,8 +140,7 @@ def test_trajectories_are_whole_and_of_different_lengths(tryon_trajectories: lis
     assert len({len(steps) for steps in times}) > 1
     for calls, steps in zip(tryon_trajectories, times):
         assert steps == sorted(set(steps), reverse=True)
-        assert steps[0] > 800
-        assert steps[-1] < 200
+        assert steps[0] - steps[-1] > 600, "from noise to picture, in as few as three steps"
         assert all((call["timestep"] == call["timestep"][0]).all() for call in calls)
 
 
