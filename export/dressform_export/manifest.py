@@ -6,7 +6,7 @@ Frozen dataclasses, validated where they are made; the file's keys are the field
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -295,6 +295,12 @@ class Manifest:
     def precision(self) -> str:
         """The precision of ``engine``."""
         return self.engines[self.engine].precision
+
+    def require_engines(self, repository: Path, names: Iterable[str]) -> None:
+        """Raise an `ExportError` unless the export in ``repository`` holds every engine that a user ``names``."""
+        absent = [name for name in names if name not in self.engines]
+        if absent:
+            raise ExportError(f"{repository} was exported for {', '.join(self.engines)}, not for {', '.join(absent)}")
 
     def write(self, repository: Path) -> None:
         """Write ``manifest.json`` into ``repository``."""

@@ -52,9 +52,7 @@ def verify(
     repository = Path(out).expanduser().absolute()
     manifest = open_manifest(repository)
     names = list(engines) or list(manifest.engines)
-    absent = [name for name in names if name not in manifest.engines]
-    if absent:
-        raise ExportError(f"{out} was exported for {', '.join(manifest.engines)}, not for {', '.join(absent)}")
+    manifest.require_engines(Path(out), names)
     chosen(names, making=False)
     references = read_references(repository)
     wanted = {name: manifest.engines[name] for name in names}

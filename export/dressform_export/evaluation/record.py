@@ -38,7 +38,8 @@ def exported(repository: Path | None, engine: str | None = None) -> dict[str, An
     whether two exports hold the same weights.
 
     Raises:
-        EvaluationError: where the repository has no manifest, or one that cannot be read, or not that engine.
+        EvaluationError: where the repository has no manifest, or one that cannot be read; or an engine comes alone.
+        ExportError: where it was not exported for that engine.
     """
     if repository is None:
         if engine is not None:
@@ -49,8 +50,7 @@ def exported(repository: Path | None, engine: str | None = None) -> dict[str, An
     except (OSError, ValueError) as error:
         raise EvaluationError(f"{repository} is no exported repository: {error}") from error
     if engine is not None:
-        if engine not in manifest.engines:
-            raise EvaluationError(f"{repository} was exported for {', '.join(manifest.engines)}, not for {engine}")
+        manifest.require_engines(repository, [engine])
         manifest = replace(manifest, engine=engine)
     return {
         "manifest_sha256": hashlib.sha256((repository / FILE).read_bytes()).hexdigest(),
