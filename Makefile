@@ -7,7 +7,7 @@ UV := $(or $(shell command -v uv 2>/dev/null),$(BIN)/uv)
 # The right torch: a local wheel folder where one is named, else uv picks the build for this machine (no CUDA for a CPU).
 TORCH := $(if $(PIP_FIND_LINKS),--find-links "$(PIP_FIND_LINKS)",--torch-backend $(or $(TORCH_BACKEND),auto))
 REPOSITORY ?= .demo/repository
-SOURCES := client export server benchmarks tests streamlit_app.py
+SOURCES := client export server benchmarks tests model_repository docs streamlit_app.py
 
 .PHONY: demo test lint serve lock clean
 
@@ -18,8 +18,8 @@ test: lint
 	$(BIN)/python -m pytest -m "not slow"
 
 lint: $(VENV)/.installed
-	$(BIN)/ruff format --check $(SOURCES) model_repository
-	$(BIN)/ruff check $(SOURCES) model_repository
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/mypy
 
 serve: $(VENV)/.installed

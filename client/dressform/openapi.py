@@ -82,7 +82,12 @@ def description() -> Schema:
                 "get": {
                     **_readiness("model_ready", "Whether the server serves `inpaint`, `tryon` or `mask`"),
                     "parameters": [
-                        {"name": "model", "in": "path", "required": True, "schema": {"type": "string", "enum": list(tasks)}}
+                        {
+                            "name": "model",
+                            "in": "path",
+                            "required": True,
+                            "schema": {"type": "string", "enum": list(tasks)},
+                        }
                     ],
                 }
             },
