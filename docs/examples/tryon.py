@@ -12,6 +12,7 @@ SERVER = os.environ.get("DRESSFORM_URL", "http://127.0.0.1:8000")
 
 
 def picture(path: str) -> str:
+    """The file as a data URL."""
     with open(path, "rb") as file:
         return f"data:{mimetypes.guess_type(path)[0]};base64,{base64.b64encode(file.read()).decode()}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pytest
@@ -16,8 +17,11 @@ SECONDS = 120
 
 
 @pytest.fixture(autouse=True)
-def nothing_cached() -> None:
+def nothing_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No answer of an earlier test's server, and ``__main__`` put back, which Streamlit makes the page: a process
+    spawned by a later test would run it."""
     connection.about.clear()
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
 
 
 def page(client: Client) -> AppTest:
