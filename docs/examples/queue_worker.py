@@ -13,7 +13,7 @@ from dressform import Client, DressformError, InvalidRequest, Retry
 
 LEASE = 600  # seconds that a worker has for a pair; then it counts as dead, and the pair as waiting
 TABLE = """CREATE TABLE IF NOT EXISTS pairs (id INTEGER PRIMARY KEY, person TEXT NOT NULL, garment TEXT NOT NULL,
-    note TEXT, category TEXT NOT NULL DEFAULT 'auto', state TEXT NOT NULL DEFAULT 'waiting', due REAL NOT NULL DEFAULT 0)"""
+    category TEXT NOT NULL DEFAULT 'auto', state TEXT NOT NULL DEFAULT 'waiting', due REAL DEFAULT 0, note TEXT)"""
 TAKE = """UPDATE pairs SET state = 'taken', due = ? WHERE id = (SELECT id FROM pairs WHERE state IN ('waiting', 'taken')
     AND due < ? ORDER BY id LIMIT 1) RETURNING id, person, garment, category"""
 TELL = "UPDATE pairs SET state = ?, due = ?, note = ? WHERE id = ? AND state = 'taken'"

@@ -24,7 +24,7 @@ PATIENCE = 120_000
 class Room:
     """One visit to the page at ``url``."""
 
-    def __init__(self, browser: Browser, url: str, *, phone: bool = False, ready: str = "are repainted") -> None:
+    def __init__(self, browser: Browser, url: str, *, phone: bool = False, ready: str = "picture is repainted") -> None:
         self.phone = phone
         self.context: BrowserContext = browser.new_context(**(PHONE if phone else DESKTOP), permissions=["camera"])
         self.page: Page = self.context.new_page()
@@ -95,7 +95,7 @@ class Room:
 
     def repainted(self) -> int:
         """The share of the picture that the page says is repainted, in percent."""
-        return int(self.text("are repainted").inner_text().partition("%")[0])
+        return int(self.text("picture is repainted").inner_text().partition("%")[0])
 
     def overflow(self) -> int:
         """By how many pixels the page is wider than the screen."""

@@ -297,7 +297,7 @@ def test_visits_share_nothing(visit: Visit) -> None:
     first.button("Try it on").click()
     result(first)
     second.page.reload(wait_until="commit")
-    second.text("are repainted").wait_for()
+    second.text("picture is repainted").wait_for()
     second.settled()
     assert not second.button("Download").is_visible()
     assert second.page.locator("[data-testid=stBaseButton-primary]", has_text="Person 1").first.is_visible()
