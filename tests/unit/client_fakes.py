@@ -10,6 +10,7 @@ import io
 import json
 import socket
 import struct
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent import futures
@@ -126,6 +127,8 @@ class Kserve:
         if request.model == "mask":
             info = json.dumps({"category": request.parameters["category"][1]}).encode()
             return {"mask_used": np.array([[png()]], object), "info": np.array([[info]], object)}
+        if request.model == "jobs":
+            return {"jobs": np.array([[b"{}"]], object)}
         # The picture tells whose answer it is.
         return answer([request.inputs["image"]], [int(request.parameters["seed"][1])])
 
@@ -270,6 +273,10 @@ class _HttpServer(ThreadingHTTPServer):
     def shutdown_request(self, request: Any) -> None:
         self.open.discard(request)
         super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)  # clients hang up as they please
 
     def server_close(self) -> None:
         super().server_close()

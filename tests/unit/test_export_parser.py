@@ -167,7 +167,6 @@ FASHION = {str(n): label for n, label in enumerate(LABELS)} | {"17": "Shawl"}
         (lambda folder: (folder / "model.safetensors").unlink(), "has no safetensors weights"),
         (lambda folder: (folder / "model.safetensors").write_bytes(b"junk"), "is not a safetensors file"),
     ],
-    ids=str,
 )
 def test_what_is_no_parser_is_refused(
     random_parser: Path, tmp_path: Path, edit: Callable[[Path], None], sentence: str
