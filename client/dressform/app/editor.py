@@ -79,7 +79,7 @@ def _shown(session: Session, mask: Image.Image) -> Image.Image:
         width=masks.canvas_size(session.person.size)[0],
         alt="the person with the mask tinted",
     )
-    st.caption(f"{masks.share(mask):.0%} of the picture are repainted (tinted).")
+    st.caption(f"{masks.share(mask):.0%} of the picture is repainted (tinted).")
     return mask
 
 
