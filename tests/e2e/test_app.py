@@ -286,6 +286,7 @@ def test_the_camera_takes_the_person(visit: Visit) -> None:
     room = visit()
     room.option("Camera").click()
     room.text("Person 1, 384 × 512 pixels").wait_for()
+    room.page.wait_for_function("() => document.querySelector('[data-testid=stCameraInput] video')?.readyState >= 2")
     room.button("Take Photo").click()
     expect(room.text("Person 1, 384 × 512 pixels")).to_be_hidden(timeout=PATIENCE)
     expect(room.page.get_by_text(re.compile(r"\d+ × \d+ pixels"))).to_be_visible(timeout=PATIENCE)
