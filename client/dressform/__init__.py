@@ -8,6 +8,7 @@
 from dressform.async_client import AsyncClient
 from dressform.client import Client
 from dressform.errors import (
+    AccessDenied,
     Cancelled,
     DeadlineExceeded,
     DressformError,
@@ -34,6 +35,7 @@ from dressform.transports import TLS, AsyncTransport, Transport
 __all__ = [
     "TLS",
     "About",
+    "AccessDenied",
     "AsyncClient",
     "AsyncHandle",
     "AsyncTransport",

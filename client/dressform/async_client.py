@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
+import time
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
@@ -67,8 +68,9 @@ class EventLoop:
 
     async def drain(self, timeout: float) -> None:
         """See `Runtime`."""
-        if self._running:
-            await asyncio.wait(self._running, timeout=timeout)
+        end = time.monotonic() + timeout
+        while self._running and (left := end - time.monotonic()) > 0:
+            await asyncio.wait(self._running, timeout=left)
 
     def _task(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = asyncio.create_task(work)
@@ -163,7 +165,7 @@ class AsyncClient:
         concurrency: int = 8,
         progress: bool | None = None,
         **keywords: Unpack[Keywords],
-    ) -> AsyncIterator[Finished[Result]]:
+    ) -> AsyncGenerator[Finished[Result], None]:
         """See `Client.inpaint_many`."""
         return many(self._core, self._planner, "inpaint", inputs, concurrency, progress, keywords)
 
@@ -171,12 +173,13 @@ class AsyncClient:
         self,
         pairs: Iterable[tuple[Picture, Picture | Sequence[Picture]] | Mapping[str, Any]],
         *,
+        prompt: str | None = None,
         concurrency: int = 8,
         progress: bool | None = None,
         **keywords: Unpack[Keywords],
-    ) -> AsyncIterator[Finished[Result]]:
+    ) -> AsyncGenerator[Finished[Result], None]:
         """See `Client.tryon_many`."""
-        return many(self._core, self._planner, "tryon", pairs, concurrency, progress, keywords)
+        return many(self._core, self._planner, "tryon", pairs, concurrency, progress, {"prompt": prompt, **keywords})
 
     async def health(self, timeout: float = 5.0) -> Health:
         """See `Client.health`."""

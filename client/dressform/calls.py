@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -38,10 +38,10 @@ class Plan(Generic[R]):
     timeout: float | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
 
-    def fittings(self) -> Iterator[Fitting | None]:
+    def fittings(self) -> Sequence[Fitting | None]:
         """The passes: one for each garment of a try-on, else one None."""
         if self.task != "tryon":
-            return iter([None])
+            return [None]
         return fittings(self.pictures["garment"], self.pictures.get("mask"), self.request_id, self.options)
 
 

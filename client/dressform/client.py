@@ -35,7 +35,8 @@ class Client:
     Args:
         url: ``grpc://host:port``, ``http://host:port``, or ``grpcs://`` and ``https://`` with TLS.
         timeout: seconds to wait for each call, retries included, None for as long as it takes. The server is told
-            (``deadline_ms``), and stops working on what nobody waits for.
+            (``deadline_ms``), and stops working on what nobody waits for. Over HTTP a network that stalls may take it
+            once for each of connecting, sending and the next bytes of the answer.
         retries: how many, or a ``Retry``; 0 for none.
         tls: certificate files, where the system's are not enough.
         headers: HTTP headers or gRPC metadata of every call (``authorization``).
@@ -160,12 +161,15 @@ class Client:
         self,
         pairs: Iterable[tuple[Picture, Picture | Sequence[Picture]] | Mapping[str, Any]],
         *,
+        prompt: str | None = None,
         concurrency: int = 8,
         progress: bool | None = None,
         **keywords: Unpack[Keywords],
     ) -> Generator[Finished[Result], None, None]:
         """``tryon`` for each of ``pairs``: (person, garment), or mappings of its keywords. See ``inpaint_many``."""
-        return iterated(many(self._core, self._planner, "tryon", pairs, concurrency, progress, keywords))
+        return iterated(
+            many(self._core, self._planner, "tryon", pairs, concurrency, progress, {"prompt": prompt, **keywords})
+        )
 
     def health(self, timeout: float = 5.0) -> Health:
         """Whether the server is ready; it has ``timeout`` seconds for each question. Raises no ``DressformError``."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -42,15 +42,17 @@ class Core:
         self._clock = clock
         self._started: set[Call[Any]] = set()
         self._met = False  # whether the server ever answered
+        self._closed = False
 
     # --- one call ------------------------------------------------------------------------------------------------
 
     async def run(self, plan: Plan[R], call: Call[R] | None = None) -> R:
         """The result of ``plan``; ``call`` is told of every request."""
         call = call or Call(plan)
+        self._check_open()
         began = self._clock()
         pictures, result = plan.pictures, None
-        for fitting in plan.fittings():
+        for fitting in await self.runtime.compute(plan.fittings):
             options, request_id, timeout = plan.options, plan.request_id, plan.timeout
             if fitting is not None:
                 options, request_id = fitting.options, fitting.request_id
@@ -94,16 +96,18 @@ class Core:
                 self._met |= error.code is not None
                 failures += 1
                 elapsed = self._clock() - began
-                left = None if first.timeout is None else first.timeout - elapsed
-                if isinstance(error, DeadlineExceeded) and error.code is None:
-                    self.runtime.start(self._give_up(request, sent))
+                left = None if first.limit is None else first.limit - elapsed
+                if error.code is None and isinstance(error, DeadlineExceeded):
+                    self.runtime.start(self._give_up(request, sent + _CLAIM_SECONDS))
+                elif error.code is None and isinstance(error, ServerUnavailable) and self._met:
+                    self.runtime.start(self._give_up(request, sent))  # its answer is lost, but the job may go on
                 pause = None if call.cancelled else call.plan.retry.pause(error, failures, elapsed, left, self._met)
                 if pause is None:
                     raise
             except GeneratorExit:
                 raise
             except BaseException:  # KeyboardInterrupt, or the cancellation of a task
-                await self.runtime.finish(self._give_up(request, sent))
+                await self.runtime.finish(self._give_up(request, sent + _CLAIM_SECONDS))
                 raise
             await self._pause(call, pause)
             request = first.again(failures, self._clock() - began)
@@ -118,23 +122,73 @@ class Core:
     # --- giving up -----------------------------------------------------------------------------------------------
 
     async def cancel(self, call: Call[R]) -> bool:
-        """Give a call up: the server ends its job before the next step. False if it was over already."""
+        """Give a call up: the server ends its job before the next step. False if it was over already.
+
+        Raises:
+            ServerUnavailable: if the server could not be told, and the call goes on.
+            InvalidRequest: if its id is too short to be told apart from a stranger's guess.
+        """
         if call.ended:
             return False
         call.cancel()
-        end = self._clock() + GRACE_SECONDS
+        end, unreachable = self._clock() + GRACE_SECONDS, None
         with self._listening(call) as mailbox:
             while not call.ended and self._clock() < end:
-                if call.request is not None and await self._marked(call.request):
-                    return True
+                try:
+                    if call.request is not None and await self._marked(call.request):
+                        return True
+                except ServerUnavailable as error:
+                    unreachable = error
                 await mailbox.get(_POLL_SECONDS)
+        if unreachable is not None and not call.ended:
+            raise unreachable
         return isinstance(call.error, Cancelled)
 
-    async def _give_up(self, request: Request, sent: float) -> None:
-        """Mark a request that nobody waits for, as far as the server can be reached."""
-        with suppress(DressformError):
-            while not await self._marked(request) and self._clock() < sent + _CLAIM_SECONDS:
-                await self.runtime.mailbox().get(_POLL_SECONDS)
+    async def cancel_all(self, calls: Collection[Call[Any]]) -> None:
+        """Give calls up, side by side, as far as the server can be reached."""
+        mailbox = self.runtime.mailbox()
+
+        async def cancelled(call: Call[Any]) -> None:
+            try:
+                with suppress(DressformError):
+                    await self.cancel(call)
+            finally:
+                mailbox.put(call)
+
+        for call in calls:
+            self.runtime.start(cancelled(call))
+        for _ in calls:
+            await mailbox.get(GRACE_SECONDS + MARK_SECONDS)
+
+    async def _give_up(self, request: Request, claimed: float) -> None:
+        """Mark a request that nobody waits for, as far as the server can be reached.
+
+        It knows the request at ``claimed``, by the clock, if it ever got it.
+        """
+        began = self._clock()
+        while True:
+            try:
+                if await self._marked(request):
+                    return
+                end = claimed
+            except ServerUnavailable:
+                end = began + _CLAIM_SECONDS
+            except DressformError:
+                return
+            if self._clock() >= end:
+                return
+            await self.runtime.mailbox().get(_POLL_SECONDS)
+
+    async def _heard(self, call: Call[Any], mailbox: Mailbox, timeout: float | None) -> object | None:
+        """The next news of ``call``. Who is interrupted while waiting for it gives the call up."""
+        try:
+            return await mailbox.get(timeout)
+        except GeneratorExit:
+            raise
+        except BaseException:  # KeyboardInterrupt, or the cancellation of a task
+            with suppress(DressformError):
+                await self.runtime.finish(self.cancel(call))
+            raise
 
     async def _marked(self, request: Request) -> bool:
         """Mark the job of ``request`` as cancelled; False if the server has no such job (yet, or any more)."""
@@ -146,14 +200,15 @@ class Core:
 
     # --- calls in the background ---------------------------------------------------------------------------------
 
-    def start(self, plan: Plan[R]) -> Call[R]:
-        """Begin a call."""
+    def start(self, plan: Plan[R], then: Callable[[Call[R]], None] | None = None) -> Call[R]:
+        """Begin a call; ``then`` is told when it is over."""
+        self._check_open()
         call = Call(plan)
         self._started.add(call)
-        self.runtime.start(self._finished(call))
+        self.runtime.start(self._finished(call, then))
         return call
 
-    async def _finished(self, call: Call[R]) -> None:
+    async def _finished(self, call: Call[R], then: Callable[[Call[R]], None] | None) -> None:
         try:
             call.result = await self.run(call.plan, call)
         except BaseException as error:
@@ -161,6 +216,8 @@ class Core:
         finally:
             self._started.discard(call)
             call.end()
+            if then is not None:
+                then(call)
 
     async def outcome(self, call: Call[R], timeout: float | None = None) -> R:
         """The result of a call that was started; it goes on if that takes longer than ``timeout`` seconds."""
@@ -170,13 +227,7 @@ class Core:
                 left = None if end is None else end - self._clock()
                 if left is not None and left <= 0:
                     raise TimeoutError(f"no result within {timeout:g} s; the request goes on: ask again, or cancel it")
-                try:
-                    await mailbox.get(left)
-                except GeneratorExit:
-                    raise
-                except BaseException:
-                    await self.runtime.finish(self.cancel(call))
-                    raise
+                await self._heard(call, mailbox, left)
         if call.error is not None:
             raise call.error
         assert call.result is not None
@@ -188,7 +239,7 @@ class Core:
         patience: float | None = None
         with self._listening(call) as mailbox:
             while not (patience is not None and last is not None and last.ended):
-                news = await mailbox.get(patience)
+                news = await self._heard(call, mailbox, patience)
                 if news is None:  # it is over, and the server says no more
                     return
                 if isinstance(news, Request):
@@ -217,6 +268,7 @@ class Core:
 
     async def health(self, timeout: float) -> Health:
         """Whether the server is ready."""
+        self._check_open()
         try:
             if not await self._transport.server_ready(timeout):
                 return Health(False, reason=f"{self.url} is up but not ready yet")
@@ -230,29 +282,38 @@ class Core:
 
     async def models(self, timeout: float) -> list[Model]:
         """The models in the server's repository."""
+        self._check_open()
         return [Model.of(entry) for entry in await self._transport.models(timeout)]
 
     async def stats(self, timeout: float) -> dict[str, ModelStatistics]:
         """The statistics of the models, by name."""
+        self._check_open()
         entries = [ModelStatistics.of(entry) for entry in await self._transport.statistics(timeout)]
         return {entry.name: entry for entry in entries}
 
     async def about(self, timeout: float) -> About:
         """What the server can do."""
+        self._check_open()
         return About.of(await self._transport.infer(requests.asked("about", {}, timeout)))
 
     async def feedback(self, request_id: str, rating: str, comment: str | None, timeout: float) -> None:
         """Have a rating recorded."""
+        self._check_open()
         inputs = {"id": request_id, "rating": rating} | ({} if comment is None else {"comment": comment})
         await self._transport.infer(requests.asked("feedback", inputs, timeout))
 
     async def close(self) -> None:
         """Give up what is under way, and drop the connections."""
-        for call in list(self._started):
-            with suppress(DressformError):
-                await self.cancel(call)
-        await self.runtime.drain(GRACE_SECONDS)
-        await self._transport.close()
+        self._closed = True
+        try:
+            await self.cancel_all(list(self._started))
+            await self.runtime.drain(GRACE_SECONDS)
+        finally:
+            await self._transport.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise RuntimeError(f"this client of {self.url} is closed: make a new one")
 
     @contextmanager
     def _listening(self, call: Call[R]) -> Iterator[Mailbox]:

@@ -3,7 +3,8 @@
     DressformError
     ├── InvalidRequest       the request breaks the contract, or the server cannot do that: change it
     │   ├── PersonNotFound   no person is seen, or nothing that the category covers: no automatic mask
-    │   └── GarmentNotFound  no garment is seen in the garment's picture: no automatic category
+    │   ├── GarmentNotFound  no garment is seen in the garment's picture: no automatic category
+    │   └── AccessDenied     the server, or a proxy before it, wants other credentials
     ├── Overloaded           the server is full: try again after .retry_after seconds
     ├── DeadlineExceeded     not finished within the deadline
     ├── Cancelled            cancelled before it was finished
@@ -69,6 +70,12 @@ class GarmentNotFound(InvalidRequest):
     """The server's parser sees no garment in the garment's picture."""
 
     advice = "Send a category, or a picture that shows the garment."
+
+
+class AccessDenied(InvalidRequest):
+    """The server, or a proxy before it, wants credentials, or others than these."""
+
+    advice = "Check the API key or token in headers, and the client's certificate (tls)."
 
 
 class Overloaded(DressformError):
@@ -140,6 +147,8 @@ _BY_STATUS: dict[str, type[DressformError]] = {
     # gRPC status names
     "INVALID_ARGUMENT": InvalidRequest,
     "OUT_OF_RANGE": InvalidRequest,
+    "UNAUTHENTICATED": AccessDenied,
+    "PERMISSION_DENIED": AccessDenied,
     "RESOURCE_EXHAUSTED": InvalidRequest,  # a message above the size limit
     "NOT_FOUND": NotFound,
     "DEADLINE_EXCEEDED": DeadlineExceeded,
@@ -147,6 +156,8 @@ _BY_STATUS: dict[str, type[DressformError]] = {
     "UNAVAILABLE": ServerUnavailable,
     # HTTP statuses
     "400": InvalidRequest,
+    "401": AccessDenied,
+    "403": AccessDenied,
     "404": NotFound,
     "408": DeadlineExceeded,
     "413": InvalidRequest,

@@ -44,13 +44,19 @@ class Handle(_Handle[R]):
         return completed(self._core.outcome(self._call, timeout))
 
     def progress(self) -> Iterator[Progress]:
-        """The steps as they happen, from now on until the request is over. Raises no error of the request's own."""
+        """The steps as they happen, from now on until the request is over. Raises no error of the request's own.
+
+        A KeyboardInterrupt while waiting for the next one cancels the request; one in the loop's body does not.
+        """
         return iterated(self._core.progress(self._call))
 
     def cancel(self) -> bool:
         """Cancel the request: the server stops working on it, and ``result`` raises ``Cancelled``.
 
         False if it was over already. Needs an id of 22 characters or more.
+
+        Raises:
+            ServerUnavailable: if the server cannot be told, and the request goes on.
         """
         return completed(self._core.cancel(self._call))
 
@@ -66,7 +72,7 @@ class AsyncHandle(_Handle[R]):
         return await self._core.outcome(self._call, timeout)
 
     def progress(self) -> AsyncIterator[Progress]:
-        """See `Handle.progress`."""
+        """See `Handle.progress`. Cancelling who waits for the next step cancels the request, too."""
         return self._core.progress(self._call)
 
     async def cancel(self) -> bool:

@@ -8,11 +8,12 @@ without their timestep; a generator is only read, so that using it again gives t
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from dressform.client import DEFAULT_URL, Client
-from dressform.errors import InvalidRequest
+from dressform.errors import DressformError, InvalidRequest
 from dressform.handles import Handle
 from dressform.results import Result
 
@@ -114,20 +115,21 @@ class DressformInpaintPipeline:
         }
         seeds = _seeds(generator, len(prompts) * count)
         handles = []
-        for i, text in enumerate(prompts):
-            # With seeds of their own, pictures are requests of their own.
-            for share in (
-                [{"num_images": count}] if seeds is None else [{"seed": s} for s in seeds[i * count :][:count]]
-            ):
-                words: dict[str, Any] = {**options, **share, "negative_prompt": negatives[i]}
-                handles.append(self.client.submit_inpaint(_picture(images[i]), _picture(masks[i]), text, **words))
         try:
+            for i, text in enumerate(prompts):
+                # With seeds of their own, pictures are requests of their own.
+                for share in (
+                    [{"num_images": count}] if seeds is None else [{"seed": s} for s in seeds[i * count :][:count]]
+                ):
+                    words: dict[str, Any] = {**options, **share, "negative_prompt": negatives[i]}
+                    handles.append(self.client.submit_inpaint(_picture(images[i]), _picture(masks[i]), text, **words))
             if callback_on_step_end is not None:
                 self._tell(handles[0], callback_on_step_end)
             results = [handle.result() for handle in handles]
         except BaseException:
             for handle in handles:
-                handle.cancel()
+                with suppress(DressformError):
+                    handle.cancel()
             raise
         pictures = [picture for result in results for picture in result.images]
         flagged = [bool(flag) for result in results for flag in result.info.get("flagged") or ()] or None

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sized
-from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Literal
 
 from dressform import results
 from dressform.calls import Call, Plan, Planner, R
 from dressform.core import Core
-from dressform.errors import DressformError, InvalidRequest
+from dressform.errors import Cancelled, DressformError, InvalidRequest
 from dressform.results import Result
 from dressform.runtimes import Mailbox
 
@@ -47,7 +47,7 @@ def many(
     """
     if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:
         raise InvalidRequest(f"concurrency must be an integer from 1 on, not {concurrency!r}")
-    planner.plan(task, results.read, {}, None, keywords)
+    planner.plan(task, results.read, {}, None, {name: keywords[name] for name in keywords if name != "prompt"})
 
     def planned(given: Any) -> Plan[Result]:
         own = _keywords_of(task, given, keywords)
@@ -70,12 +70,10 @@ async def _many(
             while len(under_way) < concurrency and (following := next(waiting, None)) is not None:
                 index, given = following
                 try:
-                    under_way[index] = call = Call(planned(given))
-                except Exception as error:
+                    under_way[index] = core.start(planned(given), partial(_tell, mailbox, index, given))
+                except (DressformError, TypeError) as error:
                     bar.count(error)
                     yield Finished(index, given, error=error)
-                    continue
-                core.runtime.start(_one(core, index, given, call, mailbox))
             if not under_way:
                 return
             finished = await mailbox.get()
@@ -85,18 +83,14 @@ async def _many(
             yield finished
     finally:
         bar.close()
-        for call in under_way.values():
-            with suppress(DressformError):
-                await core.runtime.finish(core.cancel(call))
+        await core.runtime.finish(core.cancel_all(list(under_way.values())))
 
 
-async def _one(core: Core, index: int, given: Any, call: Call[R], mailbox: Mailbox) -> None:
-    try:
-        mailbox.put(Finished(index, given, result=await core.run(call.plan, call)))
-    except Exception as error:
-        mailbox.put(Finished[R](index, given, error=error))
-    finally:
-        call.end()
+def _tell(mailbox: Mailbox, index: int, given: Any, call: Call[R]) -> None:
+    error = call.error
+    if error is not None and not isinstance(error, Exception):  # the event loop ends
+        error = Cancelled(f"interrupted: {error!r}")
+    mailbox.put(Finished(index, given, call.result, error))
 
 
 def _keywords_of(task: str, given: Any, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
+from enum import Enum
 from typing import Literal, TypedDict
 
 from dressform.errors import InvalidRequest
@@ -86,10 +87,12 @@ def nearest(name: str) -> str:
 
 
 def _sendable(name: str, value: object) -> Value:
+    if isinstance(value, Enum):
+        value = value.value
     if getattr(value, "shape", None) == () and hasattr(value, "item"):
         value = value.item()  # a numpy or torch scalar
     if not isinstance(value, (bool, int, float, str)):
         raise TypeError(f"{name} must be {PARAMETERS[name].allowed}, not {type(value).__name__}")
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
         raise InvalidRequest(f"{name} must be {PARAMETERS[name].allowed}, not {value}")
-    return value
+    return next(kind(value) for kind in (bool, int, float, str) if isinstance(value, kind))

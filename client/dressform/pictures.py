@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import io
 import os
+import threading
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Union
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 Picture = Union[Image.Image, "NDArray[Any]", bytes, str, "os.PathLike[str]", IO[bytes]]
 """A PIL image, uint8 array ``[H, W(, C)]`` (a mask may be bool), bytes, path, ``data:`` URL or binary file."""
+
+_LOADING = threading.Lock()
+"""A lazily opened PIL image reads its file at first use, and may be shared by requests in many threads."""
 
 _PNG_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "I;16"})
 
@@ -54,6 +58,8 @@ def encoded(picture: Picture, name: str) -> bytes:
             f"{name} must be a PIL image, a path, bytes, a uint8 array or a file opened in binary mode, "
             f"not {type(picture).__name__}"
         )
+    if not content:
+        raise InvalidRequest(f"{name}: the file object gives nothing; was it read to its end before?")
     return content
 
 
@@ -101,8 +107,13 @@ def _from_array(array: NDArray[Any], name: str) -> Image.Image:
 def _png(image: Image.Image, name: str) -> bytes:
     if image.mode == "F":
         raise InvalidRequest(f"{name} holds floating-point pixels: scale them to 0–255 and convert it to RGB or L")
-    # A file's EXIF orientation would be lost with the rest of its EXIF, and the server never see it.
-    image = ImageOps.exif_transpose(image)
+    with _LOADING:
+        try:
+            image.load()
+        except (OSError, ValueError) as error:
+            raise InvalidRequest(f"{name} cannot be read: {error}") from error
+        # A file's EXIF orientation would be lost with the rest of its EXIF, and the server never see it.
+        image = ImageOps.exif_transpose(image)
     if image.mode not in _PNG_MODES:
         image = image.convert("RGB")
         image.info.pop("icc_profile", None)  # it described the other mode

@@ -11,12 +11,11 @@ from PIL import Image
 
 from dressform.client import DEFAULT_URL, Client
 from dressform.errors import ServerUnavailable
-from dressform.options import nearest
+from dressform.options import Keywords, nearest
 from dressform.pictures import Picture
-from dressform_contract import PARAMETERS
 
 _URL_NAMES = ("server", "url")
-_KEYWORDS = frozenset({"mask", "prompt", "negative_prompt", "timeout", *PARAMETERS})
+_KEYWORDS = frozenset({"mask", "prompt", *Keywords.__annotations__})
 
 
 @dataclass(frozen=True)

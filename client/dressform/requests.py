@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import cast
 
@@ -30,6 +30,13 @@ class Request:
     outputs: tuple[str, ...] = ()
     shape: tuple[int, ...] = (1, 1)
     headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def limit(self) -> float | None:
+        """Seconds within which an answer is of use: the shorter of ``timeout`` and ``deadline_ms``."""
+        deadline = self.parameters.get("deadline_ms")
+        limits = [self.timeout] if isinstance(deadline, str) or deadline is None else [self.timeout, deadline / 1000]
+        return min((limit for limit in limits if limit is not None), default=None)
 
     def again(self, number: int, elapsed: float) -> Request:
         """This request for retry ``number`` (1, 2, …), ``elapsed`` seconds after the first try.
@@ -94,27 +101,32 @@ def fittings(
     mask: Picture | Sequence[Picture | None] | None,
     request_id: str | None,
     options: Mapping[str, object],
-) -> Iterator[Fitting]:
+) -> list[Fitting]:
     """The passes that dress a person in ``garment``, one or a list; every pass but the last makes one lossless picture.
+
+    What all passes share is read and encoded once.
 
     Raises:
         InvalidRequest: if the list of garments is empty, or has another length than the list of masks.
     """
     # The casts: a str is a picture here, though it is a sequence of str too.
     garments = list(garment) if isinstance(garment, (list, tuple)) else [cast(Picture, garment)]
-    masks = list(mask) if isinstance(mask, (list, tuple)) else [cast("Picture | None", mask)] * len(garments)
+    if isinstance(mask, (list, tuple)):
+        masks: list[Picture | None] = list(mask)
+    else:
+        shared = cast("Picture | None", mask)
+        masks = [shared if shared is None or len(garments) < 2 else encoded(shared, "mask")] * len(garments)
     if not garments:
         raise InvalidRequest("garment is an empty list: give at least one picture")
     if len(masks) != len(garments):
         raise InvalidRequest(f"{len(garments)} garments need as many masks, or one for all, not {len(masks)}")
+    passes = []
     for i, (each, its_mask) in enumerate(zip(garments, masks, strict=True)):
+        identity = f"{request_id}-{i + 1}" if request_id and i else request_id
         last = i == len(garments) - 1
-        yield Fitting(
-            each,
-            its_mask,
-            request_id=f"{request_id}-{i + 1}" if request_id and i else request_id,
-            options=options if last else {**options, "num_images": 1, "output_format": "png"},
-        )
+        own = options if last else {**options, "num_images": 1, "output_format": "png"}
+        passes.append(Fitting(each, its_mask, identity, own))
+    return passes
 
 
 def _utf8(text: str, name: str) -> bytes:

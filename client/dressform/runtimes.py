@@ -114,8 +114,8 @@ class Threads:
     async def drain(self, timeout: float) -> None:
         """See `Runtime`."""
         end = time.monotonic() + timeout
-        for thread in list(self._running):
-            thread.join(max(0.0, end - time.monotonic()))
+        while (running := list(self._running)) and (left := end - time.monotonic()) > 0:
+            running[0].join(left)
 
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
         try:

@@ -22,6 +22,7 @@ import json
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -280,7 +281,8 @@ class FakeTransport:
         mask = Image.new("L", original.size, 255)
         if "mask" in request.inputs:
             mask = self._decoded(request, "mask").convert("L")
-        answer = {"mask_used": _bytes([_encoded(mask, form, quality)])}
+        lossless = form if form in ("npy", "data_url") else "png"
+        answer = {"mask_used": _bytes([_encoded(mask, lossless, quality)])}
         if request.model != "mask":
             width, height = (options["width"] or self.default_size[0], options["height"] or self.default_size[1])
             size = (width, height) if options["composite"] == "none" else original.size
@@ -305,10 +307,13 @@ class AsyncFakeTransport:
 
     def __init__(self, fake: FakeTransport) -> None:
         self.fake = fake
+        self._pool = ThreadPoolExecutor(64, "dressform fake")
 
     async def infer(self, request: Request) -> Outputs:
         """See `Transport`."""
-        return await asyncio.to_thread(self.fake.infer, request)
+        if request.model == "jobs":
+            return self.fake.infer(request)
+        return await asyncio.get_running_loop().run_in_executor(self._pool, self.fake.infer, request)
 
     async def watch(self, request_id: str, tell: Tell) -> None:
         """See `Transport`."""
@@ -341,6 +346,7 @@ class AsyncFakeTransport:
 
     async def close(self) -> None:
         """See `Transport`."""
+        self._pool.shutdown(wait=False)
         self.fake.close()
 
 

@@ -293,6 +293,73 @@ def test_cancelling_who_waits_for_a_handle_cancels_it(slow):
     asynchronously(slow, work)
 
 
+class Mute(FakeTransport):
+    """Nobody reaches its jobs model."""
+
+    def infer(self, request: Any) -> Any:
+        if request.model == "jobs":
+            raise ServerUnavailable("gone")
+        return super().infer(request)
+
+
+def test_who_is_interrupted_hears_of_that_whatever_becomes_of_the_mark(monkeypatch):
+    monkeypatch.setattr("dressform.core.GRACE_SECONDS", 0.2)
+
+    async def work(client: AsyncClient) -> None:
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(client.submit_inpaint(*PICTURES).result(), 0.1)
+        handle = client.submit_inpaint(*PICTURES)
+        while len(mute.requests) < 2:
+            await asyncio.sleep(0.01)
+        with pytest.raises(ServerUnavailable, match="gone"):
+            await handle.cancel()
+
+    mute = Mute(step_seconds=0.02, default_steps=40)
+    asynchronously(mute, work)
+
+
+def test_an_interrupt_while_the_steps_are_followed_marks_the_job(slow):
+    with Client(transport=slow) as client:
+        handle = client.submit_inpaint(*PICTURES)
+        threading.Timer(0.3, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT)).start()
+        with pytest.raises(KeyboardInterrupt):
+            for _ in handle.progress():
+                pass
+        assert slow.cancellations == [handle.id]
+
+
+def test_a_job_whose_answer_was_lost_is_marked_before_its_repeat(slow):
+    """The connection breaks while it runs; the server answers the next one."""
+    real, broken = slow.infer, []
+
+    def breaking(request: Any) -> Any:
+        if request.model == "jobs" or broken:
+            return real(request)
+        broken.append(request)
+        threading.Thread(target=quietly, args=(request,), daemon=True).start()
+        wait_for(lambda: request.id in slow._jobs)
+        raise ServerUnavailable("connection reset")
+
+    def quietly(request: Any) -> None:
+        with pytest.raises(Cancelled):
+            real(request)
+
+    with Client(transport=slow, retries=QUICK) as client:
+        client.inpaint(*PICTURES, num_inference_steps=1)
+        slow.infer = breaking
+        assert client.inpaint(*PICTURES, num_inference_steps=20).request_id == f"{broken[0].id}-retry1"
+        wait_for(lambda: slow.cancellations == [broken[0].id])
+
+
+def test_a_deadline_ends_the_tries(fake, client):
+    fake.fail("OVERLOADED", retry_after_ms=3000)
+    began = time.monotonic()
+    with pytest.raises(Overloaded):
+        client.inpaint(*PICTURES, deadline_ms=1000)
+    assert time.monotonic() - began < 2
+    assert len(fake.requests) == 1
+
+
 # --- handles ---------------------------------------------------------------------------------------------------------
 
 
@@ -392,6 +459,22 @@ def test_async_handles(slow):
     asynchronously(slow, work)
 
 
+def test_a_closed_client_says_so(fake):
+    client = Client(transport=fake)
+    client.close()
+    for call in (
+        client.health,
+        client.stats,
+        lambda: client.inpaint(*PICTURES),
+        lambda: client.submit_inpaint(*PICTURES),
+    ):
+        with pytest.raises(RuntimeError, match="is closed"):
+            call()
+    assert list(client.inpaint_many([])) == []
+    with pytest.raises(RuntimeError, match="is closed"):
+        list(client.inpaint_many([PICTURES]))
+
+
 # --- many ------------------------------------------------------------------------------------------------------------
 
 
@@ -437,6 +520,24 @@ def test_many_read_their_inputs_as_they_are_needed(slow):
     running = [job for job in slow._jobs.values() if job.state == "running"]
     assert running == [], "those that were under way are cancelled"
     assert len(slow.requests) <= 13
+
+
+def test_a_closed_client_cancels_many(slow):
+    with Client(transport=slow) as client:
+        results = client.tryon_many([(png(), png())] * 20, concurrency=4, prompt="a hat")
+        threading.Thread(target=lambda: next(results), daemon=True).start()
+        wait_for(lambda: len(slow.requests) == 4)
+    assert sorted(slow.cancellations) == sorted(request.id for request in slow.requests[:4])
+    assert [request.inputs["prompt"] for request in slow.requests[:4]] == [b"a hat"] * 4
+
+
+def test_a_picture_shared_by_many_is_read_once(fake, tmp_path):
+    """PIL opens lazily, and its loading is not for two threads at once."""
+    Image.effect_noise((1200, 1200), 90).convert("RGB").save(tmp_path / "person.jpg")
+    for _ in range(3):
+        with Client(transport=FakeTransport()) as client, Image.open(tmp_path / "person.jpg") as person:
+            finished = list(client.tryon_many([(person, png())] * 12, concurrency=12))
+        assert [each.error for each in finished] == [None] * 12
 
 
 def test_a_progress_bar_counts(fake, client, capsys):

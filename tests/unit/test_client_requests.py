@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import enum
 import inspect
 import io
 import json
@@ -70,6 +71,20 @@ def test_numpy_scalars_become_python_values():
     sent = as_parameters({"seed": np.int64(5), "strength": np.float32(0.5), "mask_invert": np.bool_(True)})
     assert sent == {"seed": 5, "strength": 0.5, "mask_invert": True}
     assert [type(value) for value in sent.values()] == [int, float, bool]
+
+
+def test_enumerations_and_subclasses_become_plain_values():
+    class Solver(str, enum.Enum):
+        UNIPC = "unipc"
+
+    class Steps(enum.IntEnum):
+        FEW = 8
+
+    class Word(str):
+        pass
+
+    sent = as_parameters({"solver": Solver.UNIPC, "num_inference_steps": Steps.FEW, "category": Word("upper")})
+    assert [(type(value), value) for value in sent.values()] == [(str, "unipc"), (int, 8), (str, "upper")]
 
 
 def test_unknown_keyword_names_the_nearest(client, fake):
@@ -239,6 +254,15 @@ def test_an_outfit_has_one_mask_for_all_and_one_timeout(client, fake):
     assert [request.inputs["mask"] for request in fake.requests] == [png((9, 9))] * 2
     first, second = (request.timeout for request in fake.requests)
     assert second < first <= 60
+
+
+def test_a_mask_from_a_file_object_serves_every_pass_of_an_outfit(client, fake):
+    client.tryon(png(), [png(), png()], mask=io.BytesIO(png((7, 7))))
+    assert [request.inputs["mask"] for request in fake.requests] == [png((7, 7))] * 2
+    read = io.BytesIO(png())
+    read.read()
+    with pytest.raises(InvalidRequest, match="person: the file object gives nothing"):
+        client.tryon(read, png())
 
 
 def test_outfits_that_do_not_fit_together_are_refused(client):

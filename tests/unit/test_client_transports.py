@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -15,6 +16,7 @@ from PIL import Image
 
 from dressform import (
     TLS,
+    AccessDenied,
     Client,
     DeadlineExceeded,
     DressformError,
@@ -208,12 +210,16 @@ BARE = {
         ("INVALID_ARGUMENT", InvalidRequest),
         ("NOT_FOUND", NotFound),
         ("UNAVAILABLE", ServerUnavailable),
+        ("UNAUTHENTICATED", AccessDenied),
+        ("PERMISSION_DENIED", AccessDenied),
         ("RESOURCE_EXHAUSTED", InvalidRequest),
         ("INTERNAL", ServerError),
         ("UNIMPLEMENTED", ServerError),
     ],
     "http": [
         ("400", InvalidRequest),
+        ("401", AccessDenied),
+        ("403", AccessDenied),
         ("404", NotFound),
         ("413", InvalidRequest),
         ("429", Overloaded),
@@ -280,6 +286,32 @@ def test_addresses(url, shown, secure):
 def test_what_is_no_address(url):
     with pytest.raises(InvalidRequest, match="a server's address looks like grpc://"):
         Client(url)
+
+
+@pytest.mark.parametrize("scheme", ["grpc", "http"])
+def test_certificates_that_cannot_be_used_are_refused(scheme, tmp_path):
+    file = tmp_path / "some.pem"
+    with pytest.raises(InvalidRequest, match=r"ca_file: cannot read .*some.pem"):
+        TLS(ca_file=file)
+    file.write_text("no certificate")
+    with pytest.raises(InvalidRequest, match="of no use without certificate_file"):
+        TLS(key_file=file)
+    with pytest.raises(InvalidRequest, match="not encrypted: write grpcs:// or https://"):
+        Client(f"{scheme}://127.0.0.1:9", tls=TLS(ca_file=file))
+
+
+def test_a_certificate_and_its_key_may_stand_in_one_file(tmp_path):
+    made = (
+        "openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=me -keyout me.key -out me.crt; cat me.key me.crt > me.pem"
+    )
+    subprocess.run(made, shell=True, cwd=tmp_path, check=True, capture_output=True)
+    for scheme in ("grpcs", "https"):
+        url = f"{scheme}://127.0.0.1:{free_port()}"
+        with Client(url, tls=TLS(certificate_file=tmp_path / "me.pem")) as client:
+            assert "refused" in client.health().reason.lower()
+    (tmp_path / "junk.pem").write_text("junk")
+    with pytest.raises(InvalidRequest, match="cannot be used"):
+        Client("https://127.0.0.1:9", tls=TLS(certificate_file=tmp_path / "junk.pem"))
 
 
 def test_https_connects_with_tls():

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, Protocol
 from urllib.parse import urlsplit
 
@@ -136,11 +137,30 @@ class Blocking:
 
 @dataclass(frozen=True)
 class TLS:
-    """PEM files for ``grpcs://`` and ``https://``: whom to trust (None: the system's list), who we are (mutual TLS)."""
+    """PEM files for ``grpcs://`` and ``https://``: whom to trust, and who we are (mutual TLS).
+
+    Attributes:
+        ca_file: None trusts the system's list over HTTP; over gRPC, gRPC's own or that in the environment variable
+            GRPC_DEFAULT_SSL_ROOTS_FILE_PATH.
+        certificate_file, key_file: our own certificate with its chain; its key may stand in the same file.
+
+    Raises:
+        InvalidRequest: if a file cannot be read, or there is a key without a certificate.
+    """
 
     ca_file: str | os.PathLike[str] | None = None
     certificate_file: str | os.PathLike[str] | None = None
     key_file: str | os.PathLike[str] | None = None
+
+    def __post_init__(self) -> None:
+        if self.key_file is not None and self.certificate_file is None:
+            raise InvalidRequest(f"key_file {self.key_file} is of no use without certificate_file")
+        for name, file in vars(self).items():
+            try:
+                if file is not None:
+                    Path(file).read_bytes()
+            except OSError as error:
+                raise InvalidRequest(f"{name}: cannot read {file}: {error.strerror or error}") from error
 
 
 @dataclass(frozen=True)
@@ -205,9 +225,9 @@ def connected(url: str, settings: Settings) -> Transport:
     """A transport to the server at ``url``. It connects when first used.
 
     Raises:
-        InvalidRequest: if ``url`` is no address.
+        InvalidRequest: if ``url`` is no address, or there are certificates for a connection that is not encrypted.
     """
-    address = Address.parse(url)
+    address = _address(url, settings)
     if address.scheme.startswith("grpc"):
         from dressform.transports.grpc import GrpcTransport
 
@@ -219,7 +239,7 @@ def connected(url: str, settings: Settings) -> Transport:
 
 def async_connected(url: str, settings: Settings) -> AsyncTransport:
     """`connected` for an `AsyncClient`."""
-    address = Address.parse(url)
+    address = _address(url, settings)
     if address.scheme.startswith("grpc"):
         from dressform.transports.grpc_async import AsyncGrpcTransport
 
@@ -227,6 +247,13 @@ def async_connected(url: str, settings: Settings) -> AsyncTransport:
     from dressform.transports.http_async import AsyncHttpTransport
 
     return AsyncHttpTransport(address, settings)
+
+
+def _address(url: str, settings: Settings) -> Address:
+    address = Address.parse(url)
+    if settings.tls != TLS() and not address.secure:
+        raise InvalidRequest(f"tls is given, but {url} is not encrypted: write grpcs:// or https://")
+    return address
 
 
 def too_late(timeout: float | None, request_id: str | None) -> DeadlineExceeded:

@@ -135,8 +135,9 @@ class _Stream:
                             self._questions.put(None)
         except DressformError as ours:
             error = ours
-        self._half_close()
-        self._watchers.end(error)
+        finally:
+            self._half_close()
+            self._watchers.end(error)
 
     def _half_close(self) -> None:
         with self._lock:

@@ -147,8 +147,9 @@ class _Stream:
                         self.half_close()
         except DressformError as ours:
             error = ours
-        self.half_close()
-        self._watchers.end(error)
+        finally:
+            self.half_close()
+            self._watchers.end(error)
 
     def half_close(self) -> None:
         """Ask nothing more."""

@@ -45,13 +45,13 @@ _FINAL = "triton_final_response"
 
 def credentials(tls: TLS) -> grpc.ChannelCredentials:
     """The channel credentials of ``tls``."""
-    files = (tls.ca_file, tls.key_file, tls.certificate_file)
+    files = (tls.ca_file, tls.key_file or tls.certificate_file, tls.certificate_file)
     return grpc.ssl_channel_credentials(*(None if file is None else Path(file).read_bytes() for file in files))
 
 
 def metadata(settings: Settings, headers: Mapping[str, str] | None = None) -> Sequence[tuple[str, str]]:
     """The headers of a call; gRPC wants their names in lower case."""
-    return [(name.lower(), value) for name, value in {**settings.headers, **(headers or {})}.items()]
+    return list({name.lower(): value for name, value in (*settings.headers.items(), *(headers or {}).items())}.items())
 
 
 def compression(settings: Settings) -> grpc.Compression:
@@ -145,8 +145,12 @@ class Watchers:
             self._end(response.id, from_answer(answer.error_message, None))
             return
         if response.outputs:
-            (event,) = outputs(response)["event"].reshape(-1)
-            tell(json.loads(event))
+            try:
+                (event,) = outputs(response)["event"].reshape(-1)
+                tell(json.loads(event))
+            except (ValueError, KeyError) as error:
+                self._end(response.id, ServerError(f"an event of watch cannot be read: {error!r}"))
+                return
         if response.parameters[_FINAL].bool_param:
             self._end(response.id, None)
 

@@ -37,11 +37,11 @@ class HttpTransport:
 
     def server_ready(self, timeout: float) -> bool:
         """See `Transport`."""
-        return self._send("GET", "/v2/health/ready", timeout).is_success
+        return messages.ready(self._send("GET", "/v2/health/ready", timeout))
 
     def model_ready(self, model: str, timeout: float) -> bool:
         """See `Transport`."""
-        return self._send("GET", f"/v2/models/{quote(model, safe='')}/ready", timeout).is_success
+        return messages.ready(self._send("GET", f"/v2/models/{quote(model, safe='')}/ready", timeout))
 
     def metadata(self, timeout: float) -> Mapping[str, Any]:
         """See `Transport`."""

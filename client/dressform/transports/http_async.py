@@ -40,11 +40,11 @@ class AsyncHttpTransport:
 
     async def server_ready(self, timeout: float) -> bool:
         """See `Transport`."""
-        return (await self._send("GET", "/v2/health/ready", timeout)).is_success
+        return messages.ready(await self._send("GET", "/v2/health/ready", timeout))
 
     async def model_ready(self, model: str, timeout: float) -> bool:
         """See `Transport`."""
-        return (await self._send("GET", f"/v2/models/{quote(model, safe='')}/ready", timeout)).is_success
+        return messages.ready(await self._send("GET", f"/v2/models/{quote(model, safe='')}/ready", timeout))
 
     async def metadata(self, timeout: float) -> Mapping[str, Any]:
         """See `Transport`."""

@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 import httpx
 
-from dressform.errors import DressformError, ServerError, ServerUnavailable, from_answer
+from dressform.errors import DressformError, InvalidRequest, ServerError, ServerUnavailable, from_answer
 from dressform.progress import Event
 from dressform.requests import Request
 from dressform.results import Outputs
@@ -28,6 +28,13 @@ _HEADER_LENGTH = "Inference-Header-Content-Length"
 
 # As many connections as there are requests at once.
 _LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=60.0)
+
+# A peer that vanished without a word is noticed by the kernel's probes, however long a picture takes.
+_KEEPALIVE = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)] + [
+    (socket.IPPROTO_TCP, getattr(socket, name), value)
+    for name, value in (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 20), ("TCP_KEEPCNT", 4))
+    if hasattr(socket, name)
+]
 
 
 @dataclass(frozen=True)
@@ -45,8 +52,7 @@ def connection(address: Address, settings: Settings) -> dict[str, Any]:
     return {
         "verify": _context(settings.tls) if address.secure else False,
         "limits": _LIMITS,
-        # A peer that vanished without a word is noticed by the kernel's probes, however long a picture takes.
-        "socket_options": [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)],
+        "socket_options": _KEEPALIVE,
     }
 
 
@@ -128,6 +134,19 @@ def read(response: httpx.Response, address: Address, kind: Callable[[Any], T]) -
         raise ServerError(f"the answer of {address} is not KServe's: {error!r}") from error
 
 
+def ready(response: httpx.Response) -> bool:
+    """What an answer about readiness says. Triton answers 400 where it, or a model, is not ready.
+
+    Raises:
+        DressformError: if it is a refusal of another kind.
+    """
+    if response.status_code in (HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND, HTTPStatus.SERVICE_UNAVAILABLE):
+        return False
+    if not response.is_success:
+        raise refusal(response)
+    return True
+
+
 def statistics(answer: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     """The entries in an answer of ``/v2/models/stats``."""
     return list(answer["model_stats"])
@@ -179,7 +198,10 @@ def translated(address: Address, timeout: float | None = None, request_id: str |
 
 
 def _context(tls: TLS) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=tls.ca_file)
-    if tls.certificate_file is not None:
-        context.load_cert_chain(tls.certificate_file, tls.key_file)
+    try:
+        context = ssl.create_default_context(cafile=tls.ca_file)
+        if tls.certificate_file is not None:
+            context.load_cert_chain(tls.certificate_file, tls.key_file)
+    except ssl.SSLError as error:
+        raise InvalidRequest(f"{tls} cannot be used: {error}") from error
     return context
