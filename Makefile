@@ -7,7 +7,12 @@ UV := $(or $(shell command -v uv 2>/dev/null),$(BIN)/uv)
 # The right torch: a local wheel folder where one is named, else uv picks the build for this machine (no CUDA for a CPU).
 TORCH := $(if $(PIP_FIND_LINKS),--find-links "$(PIP_FIND_LINKS)",--torch-backend $(or $(TORCH_BACKEND),auto))
 REPOSITORY ?= .demo/repository
+# Test files side by side; each worker makes exports and starts servers of its own.
+WORKERS ?= 2
 SOURCES := client export server benchmarks tests model_repository docs streamlit_app.py
+
+# Torch and diffusers take 10 s longer to import where Python may not keep what it compiled.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test lint serve lock clean
 
@@ -15,7 +20,7 @@ demo: $(VENV)/.installed
 	$(BIN)/python -m dressform_export.demo
 
 test: lint
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist loadfile
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff format --check $(SOURCES)

@@ -306,7 +306,7 @@ class Core:
         """Give up what is under way, and drop the connections."""
         self._closed = True
         try:
-            await self.cancel_all(list(self._started))
+            await self.cancel_all([call for call in list(self._started) if not call.cancelled])
             await self.runtime.drain(GRACE_SECONDS)
         finally:
             await self._transport.close()

@@ -6,7 +6,7 @@ import shutil
 from itertools import pairwise
 from pathlib import Path
 
-from playwright.sync_api import Browser, BrowserContext, Locator, Page, Request, Response
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, Response
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 DESKTOP = {"viewport": {"width": 1280, "height": 900}}
@@ -32,7 +32,7 @@ class Room:
         self.complaints: list[str] = []
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.page.on("response", self._answered)
-        self.page.on("requestfailed", self._failed)
+        self.page.on("requestfailed", lambda request: self.complaints.append(f"{request.failure} {request.url}"))
         self.page.goto(url, wait_until="commit")
         self.text(ready).wait_for()
         self.settled()
@@ -40,10 +40,6 @@ class Room:
     def _answered(self, response: Response) -> None:
         if response.status >= 400:
             self.complaints.append(f"{response.status} {response.url}")
-
-    def _failed(self, request: Request) -> None:
-        if request.failure != "net::ERR_ABORTED":  # a preview that the next one replaces before it is there
-            self.complaints.append(f"{request.failure} {request.url}")
 
     def text(self, words: str) -> Locator:
         return self.page.get_by_text(words).first

@@ -5,13 +5,12 @@
 
 from __future__ import annotations
 
-import base64
 from typing import Any
 
 import streamlit as st
 from PIL import Image
 
-from dressform.app.photos import encoded
+from dressform.app.photos import data_url
 
 _HTML = """
 <figure>
@@ -52,9 +51,5 @@ _mounted: Any = st.components.v2.component("dressform_comparison", html=_HTML, c
 
 def comparison(before: Image.Image, after: Image.Image, key: str) -> None:
     """``after`` over ``before`` (both RGB), as far as a slider says."""
-    pictures = {"before": _data_url(before), "after": _data_url(after)}
+    pictures = {"before": data_url(before), "after": data_url(after)}
     _mounted(key=key, data={**pictures, "width": after.width, "height": after.height})
-
-
-def _data_url(image: Image.Image) -> str:
-    return "data:image/webp;base64," + base64.b64encode(encoded(image)).decode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import io
 from dataclasses import dataclass, field
@@ -73,3 +74,8 @@ def encoded(image: Image.Image, form: str = "WEBP") -> bytes:
     stream = io.BytesIO()
     image.save(stream, form, quality=90)
     return stream.getvalue()
+
+
+def data_url(image: Image.Image) -> str:
+    """``image`` as the browser gets it along with the page."""
+    return "data:image/webp;base64," + base64.b64encode(encoded(image)).decode()

@@ -10,7 +10,7 @@ from dressform.app.comparison import comparison
 from dressform.app.history import Entry
 from dressform.app.inputs import THUMBNAIL, emphasis
 from dressform.app.order import Order
-from dressform.app.photos import encoded
+from dressform.app.photos import data_url, encoded
 from dressform.app.session import Session
 from dressform.app.settings import preview_every
 
@@ -46,7 +46,10 @@ def _progress(session: Session) -> None:
     st.progress(running.share, running.sentence)
     if running.preview is not None:
         shape = session.person.size if session.order is None else session.order.person.size
-        st.image(encoded(running.preview), width=masks.canvas_size(shape)[0], caption="Preview")
+        # Within the page: a file of Streamlit's is gone with the next preview, before a slow network has it.
+        style = f"width: min(100%, {masks.canvas_size(shape)[0]}px); border-radius: .5rem"
+        st.html(f'<img alt="Preview" style="{style}" src="{data_url(running.preview)}">')
+        st.caption("Preview")
     if st.button("Cancel", key="cancel", icon=":material/stop_circle:", disabled=running.cancelled):
         running.cancel()
         st.rerun(scope="fragment")
