@@ -113,7 +113,7 @@ def _settings(name: str) -> dict[str, Any]:
     examples = command.load().EXAMPLES.strip("\n")
     return {
         "usage": f"dressform {name} {command.usage}{' ' if command.usage else ''}[options]",
-        "description": f"{command.help[0].upper()}{command.help[1:]}.",
+        "description": f"{command.help[0].upper()}{command.help[1:]}{'' if command.help.endswith('?') else '.'}",
         "epilog": f"examples:\n{examples}\n\nExit codes: dressform --help",
         "formatter_class": argparse.RawDescriptionHelpFormatter,
         "allow_abbrev": False,
