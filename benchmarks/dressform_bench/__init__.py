@@ -5,8 +5,7 @@ from pathlib import Path
 BENCHMARKS: dict[str, tuple[str, tuple[str, ...]]] = {
     "peers": ("the same pictures by diffusers, optimum and each engine", ("-m", "dressform_bench.peers")),
     "load": ("a closed loop of users (Locust)", ("-m", "locust", "-f", str(Path(__file__).with_name("locustfile.py")))),
-    "arrivals": ("step-level against request-level batching, Poisson arrivals", ("-m", "dressform_bench.arrivals")),
-    "arrivals-chart": ("the chart of an arrivals report", ("-m", "dressform_bench.arrivals_chart")),
+    "openloop": ("the rate that keeps the SLO, by step and by request", ("-m", "dressform_bench.openloop")),
     "step-overhead": ("what lies between two UNet calls", ("-m", "dressform_bench.step_overhead")),
     "import-time": ("what importing the client costs", ("-m", "dressform_bench.import_time")),
     "trace": ("a picture of the steps of jobs over time", ("-m", "dressform_bench.trace")),

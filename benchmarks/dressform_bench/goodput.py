@@ -73,6 +73,7 @@ def summary(
         "share_within_slo": _rounded(within / len(outcomes)) if outcomes else None,
         "p50_s": _rounded(percentile(latencies, 50)),
         "p95_s": _rounded(percentile(latencies, 95)),
+        "p99_s": _rounded(percentile(latencies, 99)),
         "p95_slowdown": _rounded(percentile([one.latency / solo[one.kind] for one in answered], 95)),
         "mean_batch": _rounded(mean_batch(infos)),
         "p95_send_delay_ms": _rounded(percentile([1000 * (one.sent - one.due) for one in outcomes], 95)),
@@ -83,39 +84,21 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 4)
 
 
-def finding(rows: Sequence[Mapping[str, Any]], kept: float = 0.9) -> dict[str, Any]:
-    """What the rows of both modes say.
-
-    ``peak_ratio``: the best goodput of step over that of request, each at its own best rate. ``ratios``: at each rate.
-    ``kept_rate_per_s``: the highest offered rate up to which the share within the SLO is at least ``kept``.
-    """
-    modes = {mode: [row for row in rows if row["mode"] == mode] for mode in ("step", "request")}
-    peaks = {mode: max(row["goodput_per_s"] for row in found) for mode, found in modes.items()}
-    pairs = list(zip(modes["step"], modes["request"]))
-    return {
-        "peak_goodput_per_s": peaks,
-        "peak_ratio": _ratio(peaks["step"], peaks["request"]),
-        "ratios": [
-            {
-                "load": ours["load"],
-                "goodput": _ratio(ours["goodput_per_s"], theirs["goodput_per_s"]),
-                "p95": _ratio(ours["p95_s"], theirs["p95_s"]),
-            }
-            for ours, theirs in pairs
-        ],
-        "kept_share": kept,
-        "kept_rate_per_s": {mode: _kept_rate(found, kept) for mode, found in modes.items()},
-    }
-
-
-def _ratio(a: float | None, b: float | None) -> float | None:
-    return None if a is None or not b else round(a / b, 3)
-
-
-def _kept_rate(rows: Sequence[Mapping[str, Any]], kept: float) -> float:
+def kept_rate(rows: Sequence[Mapping[str, Any]], kept: float) -> float:
+    """The highest offered rate (1/s) of ``rows`` up to which the share within the SLO is at least ``kept``; 0: none."""
     rate = 0.0
     for row in sorted(rows, key=lambda row: row["load"]):
         if (row["share_within_slo"] or 0) < kept:
             break
         rate = row["offered_per_s"]
     return rate
+
+
+def next_load(rows: Sequence[Mapping[str, Any]], kept: float) -> float | None:
+    """The load to try next for the highest that keeps the SLO; None where all that were tried keep it."""
+    below = 0.0
+    for row in sorted(rows, key=lambda row: row["load"]):
+        if (row["share_within_slo"] or 0) < kept:
+            return round((below + row["load"]) / 2, 4)
+        below = row["load"]
+    return None

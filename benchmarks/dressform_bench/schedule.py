@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from dressform.options import Solver
 
@@ -48,7 +51,14 @@ class Arrival:
     seed: int
 
 
-def poisson(rate: float, seconds: float, mix: Sequence[Kind], seed: int, limit: int = 10_000) -> tuple[Arrival, ...]:
+Schedule = Callable[[float, float, Sequence[Kind], int], tuple[Arrival, ...]]
+"""Arrivals at a mean rate (1/s) for some seconds, of a mix of kinds, for a seed."""
+
+MOST = 10_000
+"""Arrivals of one schedule."""
+
+
+def poisson(rate: float, seconds: float, mix: Sequence[Kind], seed: int, limit: int = MOST) -> tuple[Arrival, ...]:
     """Arrivals at ``rate`` per second on average, independent of one another, for ``seconds``.
 
     The same ``seed`` at another rate gives the same requests in the same order, closer together or further apart.
@@ -56,17 +66,78 @@ def poisson(rate: float, seconds: float, mix: Sequence[Kind], seed: int, limit: 
     Raises:
         ValueError: if a rate or duration is not positive, or there would be more than ``limit`` arrivals.
     """
+    return _timed(lambda count: count / rate, rate, seconds, mix, seed, limit)
+
+
+def ramp(rate: float, seconds: float, mix: Sequence[Kind], seed: int, limit: int = MOST) -> tuple[Arrival, ...]:
+    """As `poisson`, but the rate rises evenly from 0 to twice ``rate``, which stays the mean.
+
+    The mean number of arrivals until t is rate · t² / seconds; its inverse carries the steps of a Poisson process of
+    rate 1 over (Çinlar, Introduction to Stochastic Processes, 1975, section 4.7).
+    """
+    return _timed(lambda count: math.sqrt(count * seconds / rate), rate, seconds, mix, seed, limit)
+
+
+def burst(
+    rate: float, seconds: float, mix: Sequence[Kind], seed: int, limit: int = MOST, size: int = 8
+) -> tuple[Arrival, ...]:
+    """``size`` requests at the same instant, such groups as in `poisson`; ``rate`` counts the requests."""
+    groups = poisson(rate / size, seconds, mix, seed, limit // size)
+    generator = random.Random(f"burst {seed}")
+    weights = [kind.weight for kind in mix]
+    return tuple(
+        Arrival(group.at, generator.choices(mix, weights)[0], generator.randrange(2**31))
+        for group in groups
+        for _ in range(size)
+    )
+
+
+def replay(times: Sequence[float]) -> Schedule:
+    """Requests as they came once: ``times`` in seconds, faster or slower as the rate asks, and again from the start.
+
+    Raises:
+        ValueError: if there are fewer than two, they are not in order, or do not begin at 0 or later.
+    """
+    if len(times) < 2 or times[0] < 0 or any(later < earlier for earlier, later in pairwise(times)) or not times[-1]:
+        raise ValueError("a trace needs two times or more, in seconds from 0 on, in order")
+
+    def again(rate: float, seconds: float, mix: Sequence[Kind], seed: int, limit: int = MOST) -> tuple[Arrival, ...]:
+        span = times[-1] * len(times) / (len(times) - 1)  # from its begin to that of its repetition
+        own_rate = len(times) / span
+        own = (times[i % len(times)] + span * (i // len(times)) for i in itertools.count())
+        return _drawn((at * own_rate / rate for at in own), rate, seconds, mix, seed, limit)
+
+    return again
+
+
+def _timed(
+    inverse: Callable[[float], float], rate: float, seconds: float, mix: Sequence[Kind], seed: int, limit: int
+) -> tuple[Arrival, ...]:
+    """Arrivals of a Poisson process; ``inverse`` gives the time until which a number of arrivals is expected."""
+    generator = random.Random(f"times {seed}")
+
+    def times() -> Iterator[float]:
+        count = 0.0
+        while True:
+            count += generator.expovariate(1.0)
+            yield inverse(count)
+
+    return _drawn(times(), rate, seconds, mix, seed, limit)
+
+
+def _drawn(
+    times: Iterator[float], rate: float, seconds: float, mix: Sequence[Kind], seed: int, limit: int
+) -> tuple[Arrival, ...]:
+    """Requests at ``times``, as far as they are within ``seconds``."""
     if rate <= 0 or seconds <= 0:
         raise ValueError(f"rate and seconds must be above 0, not {rate} and {seconds}")
     generator = random.Random(seed)
     weights = [kind.weight for kind in mix]
     arrivals: list[Arrival] = []
-    at = generator.expovariate(1.0) / rate
-    while at < seconds:
+    for at in itertools.takewhile(lambda at: at < seconds, times):
         if len(arrivals) == limit:
             raise ValueError(f"{rate:g} requests/s for {seconds:g} s are more than the {limit} requests allowed")
         arrivals.append(Arrival(at, generator.choices(mix, weights)[0], generator.randrange(2**31)))
-        at += generator.expovariate(1.0) / rate
     return tuple(arrivals)
 
 

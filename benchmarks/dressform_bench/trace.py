@@ -1,6 +1,6 @@
 """A picture of continuous batching: ``python -m dressform_bench.trace INFOS.jsonl OUT.png``.
 
-Each line of the file is a JSON object with the ``info`` of an answered request (``dressform_bench.arrivals --out``
+Each line of the file is a JSON object with the ``info`` of an answered request (``dressform_bench.openloop --infos``
 writes such files; any client can). Several files become panels, one above the other, on one time and colour scale.
 
 What is seen: a row is a job, in order of arrival. A coloured cell is a denoising step of it, as wide as the UNet call
@@ -113,8 +113,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("infos", type=Path, nargs="+", metavar="INFOS.jsonl")
     parser.add_argument("out", type=Path, metavar="OUT.png")
     parser.add_argument("--seconds", type=float, default=60, help="of the picture, at most (60)")
-    parser.add_argument("--load", type=float, help="only the lines with this load, as arrivals writes it")
-    parser.add_argument("--repeat", type=int, help="only the lines with this repeat, as arrivals writes it")
+    parser.add_argument("--load", type=float, help="only the lines with this load, as openloop writes it")
+    parser.add_argument("--repeat", type=int, help="only the lines with this repeat, as openloop writes it")
     parser.add_argument("--titles", nargs="+", help="of the panels; default the files' names")
     options = parser.parse_args(argv)
     panels = [rows(read(path, options.load, options.repeat)) for path in options.infos]

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from dressform_bench import results
 from dressform_bench.peers.__main__ import _peer, main, of_export, table
 from dressform_bench.peers.request import picture_file
 from dressform_export import read_manifest
@@ -28,42 +29,67 @@ def test_an_export_gives_the_engines_that_run_here(engines_repository: Path) -> 
     assert [_peer(peer) for peer in peers] == peers
 
 
-def one(seconds: list[float], first: float, peak: int) -> dict[str, Any]:
-    return {"seconds": seconds, "parts": {}, "first_image_seconds": first, "peak_bytes": peak}
+def one(first: float, *users: tuple[int, list[float], int]) -> dict[str, Any]:
+    told = [{"users": n, "round_seconds": seconds, "flops": None, "peak_bytes": peak} for n, seconds, peak in users]
+    return {"first_image_seconds": first, "users": told}
 
 
-def test_rows_are_medians_over_all_rounds_and_the_highest_peak(tmp_path: Path) -> None:
+def test_rows_are_medians_over_all_rounds_and_the_highest_peak(tiny_repository: Path, tmp_path: Path) -> None:
     runs = {
-        "diffusers-fp32": [one([4.0, 5.0], 9, 10**9), one([6.0], 11, 3 * 10**9)],
+        "diffusers-fp32": [
+            one(9, (1, [4.0, 5.0], 10**9), (8, [40.0, 40.0], 10**9)),
+            one(11, (1, [6.0], 3 * 10**9), (8, [32.0], 10**9)),
+        ],
         "optimum": [],
-        "served:openvino": [one([2.5], 4, 2 * 10**9)],
+        "served:onnxruntime": [one(4, (1, [2.5], 2 * 10**9), (8, [8.0], 3 * 10**9))],
     }
-    for peer, level in (("diffusers-fp32", 100), ("served:openvino", 110)):
+    runs["served:onnxruntime"][0]["users"][0]["flops"] = 10e9
+    for peer, level in (("diffusers-fp32", 100), ("served:onnxruntime", 110)):
         Image.new("RGB", (4, 4), (level, level, level)).save(tmp_path / picture_file(peer))
-    first, second = table(list(runs), runs, tmp_path)
-    assert first == {
+    rates = {"float32": 20e9, "bfloat16": 40e9}
+    rows = table(list(runs), runs, tmp_path, [1, 8], rates, read_manifest(tiny_repository))
+    assert rows[0] == {
         "peer": "diffusers-fp32",
+        "users": 1,
         "seconds": 5.0,
+        "images_per_minute": 12.0,
         "times_as_fast": 1.0,
         "first_image_seconds": 10.0,
         "peak_gigabytes": 3.0,
         "psnr": 100.0,
+        "limit_seconds": 0.5,
+        "share_of_limit": 0.1,
     }
-    assert (second["peer"], second["times_as_fast"], second["psnr"]) == ("served:openvino", 2.0, 28.1)
+    assert [(row["peer"], row["users"], row["seconds"], row["times_as_fast"]) for row in rows[1:]] == [
+        ("served:onnxruntime", 1, 2.5, 2.0),
+        ("diffusers-fp32", 8, 5.0, 1.0),
+        ("served:onnxruntime", 8, 1.0, 5.0),
+    ]
+    assert rows[1]["psnr"] == 28.1
 
 
 def test_peers_paint_the_same_picture_and_failures_are_told(
     tiny_source: Path, tiny_repository: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    peers = ["diffusers-fp32", "bare:onnxruntime", "served:no-such-engine"]
-    words = [str(tiny_source), str(tiny_repository), "--steps", "3", "--pictures", str(tmp_path / "pictures")]
+    peers = ["diffusers-fp32", "bare:onnxruntime", "served:onnxruntime", "served:no-such-engine"]
+    words = ["--source", str(tiny_source), "--export", str(tiny_repository), "--steps", "3", "--users", "1", "2"]
+    words += ["--pictures", str(tmp_path / "pictures"), "--out", str(tmp_path / "out.jsonl")]
     assert main([*words, "--peers", *peers]) == 1
     report = json.loads(capsys.readouterr().out.splitlines()[-1])
-    diffusers, bare = report["rows"]
-    assert (diffusers["peer"], bare["peer"]) == tuple(peers[:2])
-    assert bare["psnr"] >= 50
-    assert set(report["runs"]["bare:onnxruntime"][0]["parts"]) == set(read_manifest(tiny_repository).graphs)
-    assert min(diffusers["seconds"], bare["seconds"]) > 0
-    assert diffusers["peak_gigabytes"] > 0.1
+    assert results.read(tmp_path) == [report]
+    assert [(row["peer"], row["users"]) for row in report["rows"]] == [(peer, n) for n in (1, 2) for peer in peers[:3]]
+    assert min(row["psnr"] for row in report["rows"]) >= 50
+    assert min(row["seconds"] for row in report["rows"]) > 0
+    assert min(row["peak_gigabytes"] for row in report["rows"]) > 0.1
+    assert {row["limit_seconds"] for row in report["rows"]} == {report["rows"][0]["limit_seconds"]}
+    counted = read_manifest(tiny_repository).flops
+    assert report["limit"]["flops_per_image"] > 6 * counted["unet"]
     assert list(report["errors"]) == ["served:no-such-engine"]
     assert "no-such-engine" in report["errors"]["served:no-such-engine"]
+
+
+@pytest.mark.parametrize("words", [[], ["--source", "a"], ["--size", "tiny", "--source", "a", "--export", "b"]])
+def test_either_a_size_or_both_folders(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(words)
+    assert "give --size, or --source and --export" in capsys.readouterr().err

@@ -18,7 +18,7 @@ from dressform.__main__ import main
 CASES = [
     ("dressform tryo", "tryon"),
     ("dressform tryon --guidance-sc", "--guidance-scale"),
-    ("dressform bench arrivals-", "arrivals-chart"),
+    ("dressform bench step-", "step-overhead"),
     ("dressform serve --http", "--http-port"),
     ("dressform inpaint pho", "photo.jpg"),
     ("dressform batch --output pho", "photo.jpg"),

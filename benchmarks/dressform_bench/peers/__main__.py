@@ -1,55 +1,77 @@
-"""The same pictures by others and by us, on this machine: ``python -m dressform_bench.peers SOURCE OUT``.
+"""The same pictures by others and by us, on this machine: ``python -m dressform_bench.peers``.
 
-Same weights, picture, mask, prompt, seed, solver and steps. Each peer runs alone in a process of its own, one after the
-other, in as many rounds as asked for; the median counts.
+Same weights, picture, mask, prompt, seeds, solver and steps. Each peer runs alone in a process of its own, one after
+the other, in as many rounds as asked for; the median counts.
 
 - ``diffusers-fp32``, ``diffusers-bf16``, ``diffusers-compile``: diffusers' pipeline, eager or through torch.compile
 - ``optimum``: optimum's ONNX Runtime pipeline (``ORTStableDiffusionInpaintPipeline``)
-- ``served:ENGINE``: the export OUT on Triton, through the client
+- ``optimum-intel``: optimum-intel's OpenVINO pipeline. It needs another optimum than ours: give it an environment of
+  its own (optimum-intel, openvino, torch, diffusers, psutil, pillow) with ``--python optimum-intel=PATH``
+- ``served:ENGINE``: the export on Triton, through the client
 - ``bare:ENGINE``: the sum of that engine's own calls (UNet, VAE, text encoder) without anything around them: the limit
   of what is served
 
-Each row: seconds of a picture, times as fast as the first peer, seconds to the first picture (loading, and a picture of
-one step), peak memory of all its processes (the sum of their own peaks, in which what they share counts for each), PSNR
-to the first peer's picture. A peer that fails is told with its error, and the exit code is 1. The last line of stdout
-is JSON. At the size of Stable Diffusion 1.5::
+Each row, for one user and for eight that ask at once: seconds of a picture (of a round over its pictures), times as
+fast as the first peer, pictures a minute, seconds to the first picture (loading, and a picture of one step), peak
+memory of all its processes (the sum of their own peaks, in which what they share counts for each), PSNR to the first
+peer's picture. A pipeline in a process paints for one user after the other; what is served batches them.
 
-    dressform-export random sd15 source
-    dressform-export source out --engine onnxruntime openvino openvino-int8
-    python -m dressform_bench.peers source out --steps 20
+Beside it the limit: the floating-point operations of a picture, counted at export, over the rate of a large matrix
+product, measured at the start; in FP32 for ``fp32`` peers, in BF16 for the others. (Int8 may pass the limit of BF16.)
+
+A peer that fails is told with its error, and the exit code is 1. ``--size`` builds random weights of that size and
+their export in ``--folder``, or takes the shipped model (demo); those of one's own::
+
+    python -m dressform_bench.peers --source PIPELINE --export REPOSITORY --steps 20
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
-from datetime import datetime, timezone
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from PIL import Image
 
-from dressform_bench.peers.request import Task, picture_file, pixels
+import dressform_bench
+from dressform_bench import results
+from dressform_bench.peers.request import drawn_task, picture_file, pixels
 from dressform_bench.peers.worker import KINDS, OF_AN_ENGINE
-from dressform_export.capacity import machine
-from dressform_export.demo.wardrobe import HELD_OUT, sample
+from dressform_export import build_random_pipeline, export_pipeline
+from dressform_export.demo import MODEL
 from dressform_export.fidelity import psnr
 from dressform_export.manifest import Manifest, open_manifest
 
-OTHERS = ("diffusers-fp32", "diffusers-bf16", "optimum")
+OTHERS = ("diffusers-fp32", "diffusers-bf16", "diffusers-compile", "optimum", "optimum-intel")
+FP32 = ("diffusers-fp32", "diffusers-compile", "optimum")
+"""The peers without an engine of ours that compute in FP32."""
+
+SIZES = ("demo", "tiny", "sd15")
+ENGINES = ("onnxruntime", "openvino", "openvino-int8")
+"""What ``--size`` exports for."""
+
+PACKAGES = str(Path(dressform_bench.__file__).parents[1])
+"""Where a Python of another environment finds the worker."""
 
 
 def main(argv: list[str] | None = None) -> int:
     """Measure and print; 1 if a peer failed."""
     options = _options(argv)
-    manifest = open_manifest(options.out)
+    if options.source is None:
+        options.source, options.export = built(options.size, options.folder)
+    manifest = open_manifest(options.export)
     peers = options.peers or [*OTHERS, *of_export(manifest)]
     folder = options.pictures.absolute()
     folder.mkdir(parents=True, exist_ok=True)
-    task(manifest, options.steps).write(folder)
+    drawn_task(manifest.size.width, manifest.size.height, options.steps).write(folder)
+    rates = {name: matrix_rate(name) for name in ("float32", "bfloat16")}
     runs: dict[str, list[dict[str, Any]]] = {peer: [] for peer in peers}
     errors: dict[str, str] = {}
     for _ in range(options.rounds):
@@ -60,26 +82,22 @@ def main(argv: list[str] | None = None) -> int:
                 except RuntimeError as error:
                     errors[peer] = str(error)
                     print(f"{peer}: {error}", file=sys.stderr, flush=True)
-    rows = table(peers, runs, folder)
+    rows = table(peers, runs, folder, options.users, rates, manifest)
     for row in rows:
         print("".join(f"{'' if value is None else value!s:>22}" for value in row.values()))
-    size = manifest.size
-    report = {
-        "benchmark": "peers",
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "machine": machine(),
-        "versions": manifest.versions,
-        "source": manifest.source.id,
-        "height": size.height,
-        "width": size.width,
+    settings = {name: getattr(options, name) for name in ("images", "rounds")}
+    record = {
+        **results.header("peers", argv, settings),
+        "model": options.model or options.size or manifest.source.id,
+        "height": manifest.size.height,
+        "width": manifest.size.width,
         "steps": options.steps,
+        "limit": {"flops_per_image": flops(runs), "flops_per_second": rates},
         "rows": rows,
         "runs": runs,
         "errors": errors,
     }
-    if options.json is not None:
-        options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(report))
+    results.write(record, options.out)
     return 1 if errors else 0
 
 
@@ -89,17 +107,56 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("source", type=Path, help="the pipeline's folder")
-    parser.add_argument("out", type=Path, help="its export, for the engines that are to be served")
+    parser.add_argument("--size", choices=SIZES, help="the shipped model, or random weights of this size")
+    parser.add_argument("--folder", type=Path, default=Path(".bench"), help="where they are built, once (.bench)")
+    parser.add_argument("--source", type=Path, metavar="PIPELINE", help="a pipeline's folder, instead of --size")
+    parser.add_argument("--export", type=Path, metavar="REPOSITORY", help="its export, with the engines to be served")
     parser.add_argument("--steps", type=int, default=20, help="of a picture (default 20)")
-    parser.add_argument("--images", type=int, default=1, help="timed pictures of each peer in a round (default 1)")
+    parser.add_argument("--users", type=int, nargs="+", default=[1, 8], help="that ask at once (default 1 8)")
+    parser.add_argument("--images", type=int, default=1, help="timed rounds of each peer in its process (default 1)")
     parser.add_argument("--rounds", type=int, default=1, help="of all peers, one after the other (default 1)")
     parser.add_argument(
         "--peers", nargs="+", type=_peer, help=f"default {', '.join(OTHERS)}, then bare and served of every engine"
     )
+    parser.add_argument(
+        "--python", action="append", default=[], metavar="PEER=PATH", help="the Python that a peer runs in"
+    )
     parser.add_argument("--pictures", type=Path, default=Path("peers"), help="folder for the pictures (default peers)")
-    parser.add_argument("--json", type=Path, help="file for the report")
-    return parser.parse_args(argv)
+    parser.add_argument("--model", help="its name in the record; default the size, or what the manifest says")
+    parser.add_argument("--out", type=Path, metavar="FILE.jsonl", help="file that the record is appended to")
+    options = parser.parse_args(argv)
+    if (options.source is None) != (options.export is None) or (options.size is None) == (options.source is None):
+        parser.error("give --size, or --source and --export")
+    try:
+        options.python = dict(pair.split("=", 1) for pair in options.python)
+    except ValueError:
+        parser.error(f"--python must be PEER=PATH, not {' '.join(options.python)}")
+    return options
+
+
+def built(size: Literal["demo", "tiny", "sd15"], folder: Path) -> tuple[Path, Path]:
+    """The pipeline and the export of a size, made where they are not there yet."""
+    export = folder / f"{size}-repository"
+    source = MODEL if size == "demo" else folder / size
+    if size != "demo" and not source.is_dir():
+        build_random_pipeline(size, source)
+    if not export.is_dir():
+        export_pipeline(source, export, engines=ENGINES)
+    return source, export
+
+
+def matrix_rate(dtype: str, side: int = 2048, seconds: float = 2.0) -> float:
+    """Floating-point operations per second of torch's product of two square matrices; the fastest of those tried."""
+    import torch
+
+    matrix = torch.ones(side, side, dtype=getattr(torch, dtype))
+    matrix @ matrix
+    best, end = float("inf"), time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        began = time.perf_counter()
+        matrix @ matrix
+        best = min(best, time.perf_counter() - began)
+    return 2 * side**3 / best
 
 
 def _peer(name: str) -> str:
@@ -116,50 +173,82 @@ def of_export(manifest: Manifest) -> list[str]:
     return [f"{kind}:{engine}" for engine in engines for kind in OF_AN_ENGINE]
 
 
-def task(manifest: Manifest, steps: int) -> Task:
-    """A drawn person whose upper garment is repainted, at the export's default size."""
-    drawn = sample(HELD_OUT, "upper", 256, 192)
-    size = (manifest.size.width, manifest.size.height)
-    image = Image.fromarray(drawn.look.image).resize(size, Image.Resampling.LANCZOS)
-    return Task(image, Image.fromarray(drawn.mask()).resize(size, Image.Resampling.NEAREST), steps)
-
-
 def run(peer: str, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """What a peer's process told, in one object.
+    """What a peer's process told: its first picture, and its rounds by number of users.
 
     Raises:
         RuntimeError: with the last line of its standard error, if it failed.
     """
-    command = [sys.executable, "-m", "dressform_bench.peers.worker", peer, str(options.source), str(options.out)]
+    words = [peer, str(options.source), str(options.export), str(folder), str(options.steps), str(options.images)]
     done = subprocess.run(
-        [*command, str(folder), str(options.steps), str(options.images)], capture_output=True, text=True, check=False
+        [options.python.get(peer, sys.executable), "-m", "dressform_bench.peers.worker", *words]
+        + [str(users) for users in options.users],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [PACKAGES, os.environ.get("PYTHONPATH")]))},
     )
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or [f"it ended with code {done.returncode}"])[-1]
         raise RuntimeError(reason)
-    *pictures, rest = map(json.loads, done.stdout.splitlines())
-    seconds = [picture["seconds"] for picture in pictures]
-    found = {"seconds": seconds, "parts": pictures[-1]["parts"], **rest}
-    print(f"{peer}: {statistics.median(seconds):.2f} s a picture", file=sys.stderr, flush=True)
-    return found
+    first, *by_users = map(json.loads, done.stdout.splitlines())
+    for each in by_users:
+        seconds = statistics.median(each["round_seconds"]) / each["users"]
+        print(f"{peer}, {each['users']} users: {seconds:.2f} s a picture", file=sys.stderr, flush=True)
+    return {**first, "users": by_users}
 
 
-def table(peers: list[str], runs: dict[str, list[dict[str, Any]]], folder: Path) -> list[dict[str, Any]]:
-    """A row for each peer that painted."""
+def flops(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> float | None:
+    """Those of a picture, if a peer knows them."""
+    known = [each["flops"] for found in runs.values() for one in found for each in one["users"] if each["flops"]]
+    return known[0] if known else None
+
+
+def table(
+    peers: Sequence[str],
+    runs: Mapping[str, Sequence[Mapping[str, Any]]],
+    folder: Path,
+    users: Sequence[int],
+    rates: Mapping[str, float],
+    manifest: Manifest,
+) -> list[dict[str, Any]]:
+    """A row for each number of users and each peer that painted."""
     painted = [peer for peer in peers if runs[peer]]
-    seconds = {peer: statistics.median(value for one in runs[peer] for value in one["seconds"]) for peer in painted}
     pictures = {peer: pixels(Image.open(folder / picture_file(peer))) for peer in painted}
-    return [
-        {
-            "peer": peer,
-            "seconds": round(seconds[peer], 3),
-            "times_as_fast": round(seconds[painted[0]] / seconds[peer], 2),
-            "first_image_seconds": round(statistics.median(one["first_image_seconds"] for one in runs[peer]), 1),
-            "peak_gigabytes": round(max(one["peak_bytes"] for one in runs[peer]) / 1e9, 2),
-            "psnr": round(psnr(pictures[painted[0]], pictures[peer]), 1),
+    operations = flops(runs)
+    rows = []
+    for place, count in enumerate(users):
+        found = {peer: [one["users"][place] for one in runs[peer]] for peer in painted}
+        seconds = {
+            peer: statistics.median(value for each in found[peer] for value in each["round_seconds"]) / count
+            for peer in painted
         }
-        for peer in painted
-    ]
+        for peer in painted:
+            precision = "float32" if exact(peer, manifest) else "bfloat16"
+            limit = None if operations is None else operations / rates[precision]
+            rows.append(
+                {
+                    "peer": peer,
+                    "users": count,
+                    "seconds": round(seconds[peer], 3),
+                    "images_per_minute": round(60 / seconds[peer], 3),
+                    "times_as_fast": round(seconds[painted[0]] / seconds[peer], 2),
+                    "first_image_seconds": round(
+                        statistics.median(one["first_image_seconds"] for one in runs[peer]), 1
+                    ),
+                    "peak_gigabytes": round(max(each["peak_bytes"] for each in found[peer]) / 1e9, 2),
+                    "psnr": round(psnr(pictures[painted[0]], pictures[peer]), 1),
+                    "limit_seconds": None if limit is None else round(limit, 3),
+                    "share_of_limit": None if limit is None else round(limit / seconds[peer], 3),
+                }
+            )
+    return rows
+
+
+def exact(peer: str, manifest: Manifest) -> bool:
+    """Whether a peer computes in FP32."""
+    _, _, engine = peer.partition(":")
+    return manifest.engines[engine].precision == "fp32" if engine in manifest.engines else peer in FP32
 
 
 if __name__ == "__main__":

@@ -1,8 +1,12 @@
-"""One peer in a process of its own: ``python -m dressform_bench.peers.worker PEER SOURCE OUT FOLDER STEPS IMAGES``.
+"""One peer in a process of its own: ``….peers.worker PEER SOURCE OUT FOLDER STEPS IMAGES USERS``.
 
-It loads its pipeline, paints one picture of a single step that is not counted, then the others, and prints a line of
-JSON for each. The last picture is written to FOLDER. Before it ends it tells the peak of the memory that it and every
-process it started have held: the sum of the processes' own peaks, in which what they share counts for each.
+It loads its pipeline, paints one picture of a single step that is not counted, then the others: for each number of
+users so many rounds of one picture for each of them, asked for at once. It prints a line of JSON for the first picture,
+and for each number of users with the seconds of the rounds and the peak of the memory that it and every process it
+started have held until then: the sum of the processes' own peaks, in which what they share counts for each. The picture
+of the first user is written to FOLDER.
+
+A pipeline in a process paints for one user after the other, as behind a lock: it is not made for several threads.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,12 +27,26 @@ import psutil
 from numpy.typing import NDArray
 from PIL import Image
 
-from dressform_bench.peers.request import GUIDANCE, PROMPT, Task, picture_file, pixels
+from dressform_bench.peers.request import PROMPT, Task, picture_file, pixels
 
-Painted = tuple[NDArray[np.uint8], Mapping[str, float]]
-"""A picture, uint8 [H, W, 3], and seconds of its parts by name, where the peer knows them."""
+Picture = NDArray[np.uint8]
+"""uint8 [H, W, 3]."""
 
-Paint = Callable[[Task], Painted]
+
+@dataclass(frozen=True)
+class Round:
+    """What a round of pictures, one for each user, gave: the first one, and the seconds until all were there.
+
+    ``flops`` are those of one picture, where the peer knows them.
+    """
+
+    picture: Picture
+    seconds: float
+    flops: float | None = None
+
+
+Paint = Callable[[Task, int], Round]
+"""Paints a task for so many users, each with a seed of their own."""
 
 
 @dataclass(frozen=True)
@@ -57,16 +76,34 @@ def optimum(source: Path, out: Path) -> Iterator[Paint]:
     """optimum's ONNX Runtime pipeline, of the graphs that optimum's own exporter makes; those stay beside ``out``."""
     from optimum.onnxruntime import ORTStableDiffusionInpaintPipeline
 
-    yield _diffusers_call(ORTStableDiffusionInpaintPipeline.from_pretrained(_optimum_export(source, out)))
+    yield _diffusers_call(ORTStableDiffusionInpaintPipeline.from_pretrained(exported_by("optimum", source, out)))
 
 
-def _optimum_export(source: Path, out: Path) -> Path:
-    """In a process of its own, so that it does not count as the pipeline's memory."""
-    folder = out.with_name(out.name + ".optimum")
+@contextmanager
+def optimum_intel(source: Path, out: Path) -> Iterator[Paint]:
+    """optimum-intel's OpenVINO pipeline, of the graphs that its own exporter makes; those stay beside ``out``."""
+    from optimum.intel.openvino.modeling_diffusion import OVStableDiffusionInpaintPipeline
+
+    yield _diffusers_call(OVStableDiffusionInpaintPipeline.from_pretrained(exported_by("optimum-intel", source, out)))
+
+
+EXPORTERS = {
+    "optimum": ("optimum.exporters.onnx", "--task", "inpainting", "--model"),
+    "optimum-intel": ("optimum.exporters.openvino", "--task", "inpainting", "--model"),
+}
+"""The peers that have exporters of their own: the arguments of Python before SOURCE and OUT."""
+
+
+def exported_by(exporter: str, source: Path, out: Path) -> Path:
+    """The folder of a peer's own export, made where there is none.
+
+    In a process of its own, so that it does not count as the pipeline's memory.
+    """
+    folder = out.with_name(f"{out.name}.{exporter}")
     if not folder.is_dir():
-        partial = folder.with_suffix(".partial")
-        command = [sys.executable, "-m", "optimum.exporters.onnx", "--task", "inpainting", "--model", str(source)]
-        subprocess.run([*command, str(partial)], check=True, stdout=sys.stderr)
+        partial = folder.with_name(f"{folder.name}.partial")
+        command = [sys.executable, "-m", *EXPORTERS[exporter], str(source), str(partial)]
+        subprocess.run(command, check=True, stdout=sys.stderr)
         partial.rename(folder)
     return folder
 
@@ -76,19 +113,14 @@ def _diffusers_call(pipeline: Any) -> Paint:
 
     pipeline.set_progress_bar_config(disable=True)
 
-    def paint(task: Task) -> Painted:
-        width, height = task.image.size
-        answer = pipeline(
-            prompt=PROMPT,
-            image=task.image,
-            mask_image=task.mask,
-            height=height,
-            width=width,
-            num_inference_steps=task.steps,
-            guidance_scale=GUIDANCE,
-            generator=torch.Generator().manual_seed(task.seed),
-        )
-        return pixels(answer.images[0]), {}
+    def paint(task: Task, users: int) -> Round:
+        began, pictures = time.perf_counter(), []
+        for user in range(users):
+            options = task.seeded(task.seed + user).options
+            generator = torch.Generator().manual_seed(options.pop("seed"))
+            answer = pipeline(prompt=PROMPT, image=task.image, mask_image=task.mask, generator=generator, **options)
+            pictures.append(pixels(answer.images[0]))
+        return Round(pictures[0], time.perf_counter() - began)
 
     return paint
 
@@ -104,55 +136,27 @@ def served(out: Path, engine: str) -> Iterator[Paint]:
         server.wait_ready(600)
         with Client(server.grpc_url, timeout=3600) as client:
 
-            def paint(task: Task) -> Painted:
-                width, height = task.image.size
-                result = client.inpaint(
-                    task.image,
-                    task.mask,
-                    PROMPT,
-                    num_inference_steps=task.steps,
-                    guidance_scale=GUIDANCE,
-                    seed=task.seed,
-                    height=height,
-                    width=width,
-                    composite="none",
-                )
-                return pixels(result.image), {name: value / 1000 for name, value in result.info["milliseconds"].items()}
+            def paint(task: Task, users: int) -> Round:
+                began = time.perf_counter()
+                with ThreadPoolExecutor(users) as pool:
+                    answers = list(pool.map(lambda user: task.seeded(task.seed + user).asked(client), range(users)))
+                return Round(pixels(answers[0].image), time.perf_counter() - began)
 
             yield paint
 
 
 @contextmanager
 def bare(out: Path, engine: str) -> Iterator[Paint]:
-    """The engine alone: the seconds of the graphs' own calls, in turn in one process, and nothing else."""
-    from dressform_export.manifest import read_manifest
-    from dressform_export.proof import GraphLeaves
-    from dressform_export.trajectory import Request, paint
+    """The engine alone: the seconds of the graphs' own calls, in turn in one process, all users' rows together."""
+    from dressform_bench.peers.floor import Floor
 
-    manifest = read_manifest(out)
-    leaves = GraphLeaves(out, engine, manifest.engines[engine], keep=True)
+    floor = Floor(out, engine)
 
-    def painted(task: Task) -> Painted:
-        seconds: dict[str, float] = {}
+    def paint(task: Task, users: int) -> Round:
+        picture = floor.painted(task)
+        return Round(picture, sum(floor.seconds(users).values()), floor.flops)
 
-        def timed(name: str, inputs: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
-            began = time.perf_counter()
-            answer = leaves(name, inputs)
-            seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - began
-            return answer
-
-        width, height = task.image.size
-        options = {
-            "num_inference_steps": task.steps,
-            "guidance_scale": GUIDANCE,
-            "seed": task.seed,
-            "height": height,
-            "width": width,
-        }
-        request = Request(pixels(task.image), np.asarray(task.mask), None, PROMPT, options)
-        return paint(request, out, manifest, timed), seconds
-
-    yield painted
+    yield paint
 
 
 KINDS: Mapping[str, Callable[[Opening], AbstractContextManager[Paint]]] = {
@@ -160,6 +164,7 @@ KINDS: Mapping[str, Callable[[Opening], AbstractContextManager[Paint]]] = {
     "diffusers-bf16": lambda of: diffusers(of.source, "bfloat16"),
     "diffusers-compile": lambda of: diffusers(of.source, "float32", compiled=True),
     "optimum": lambda of: optimum(of.source, of.out),
+    "optimum-intel": lambda of: optimum_intel(of.source, of.out),
     "bare": lambda of: bare(of.out, of.engine),
     "served": lambda of: served(of.out, of.engine),
 }
@@ -170,22 +175,23 @@ OF_AN_ENGINE = ("bare", "served")
 
 def main() -> None:
     """Paint and tell."""
-    peer, source, out, folder, steps, images = sys.argv[1:]
+    peer, source, out, folder, steps, images, *users = sys.argv[1:]
     kind, _, engine = peer.partition(":")
-    if kind == "optimum":
-        _optimum_export(Path(source), Path(out))
+    if kind in EXPORTERS:
+        exported_by(kind, Path(source), Path(out))
     task = Task.read(Path(folder), int(steps))
     began = time.perf_counter()
     with KINDS[kind](Opening(Path(source), Path(out), engine)) as paint:
-        paint(replace(task, steps=1))
-        first = time.perf_counter() - began
-        for _ in range(int(images)):
-            began = time.perf_counter()
-            picture, parts = paint(task)
-            seconds = sum(parts.values()) if kind == "bare" else time.perf_counter() - began
-            print(json.dumps({"seconds": seconds, "parts": dict(parts)}), flush=True)
-        print(json.dumps({"first_image_seconds": first, "peak_bytes": peak()}), flush=True)
-    Image.fromarray(picture).save(Path(folder) / picture_file(peer))
+        paint(replace(task, steps=1), 1)
+        print(json.dumps({"first_image_seconds": time.perf_counter() - began}), flush=True)
+        for count in map(int, users):
+            if count > 1 and kind in OF_AN_ENGINE:  # what works on all together meets new shapes
+                paint(replace(task, steps=1), count)
+            rounds = [paint(task, count) for _ in range(int(images))]
+            seconds = [each.seconds for each in rounds]
+            told = {"users": count, "round_seconds": seconds, "flops": rounds[-1].flops, "peak_bytes": peak()}
+            print(json.dumps(told), flush=True)
+    Image.fromarray(rounds[-1].picture).save(Path(folder) / picture_file(peer))
 
 
 def peak() -> int:

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from dressform_bench.goodput import Outcome, finding, mean_batch, percentile, summary
-from dressform_bench.schedule import MIX, Kind, capacity, poisson
+from dressform_bench.goodput import Outcome, kept_rate, mean_batch, next_load, percentile, summary
+from dressform_bench.openloop import trace_times
+from dressform_bench.schedule import MIX, Kind, Schedule, burst, capacity, poisson, ramp, replay
 
 SHORT, LONG = Kind(4, "lcm", 1.0, 3), Kind(50, "ddim", 7.5, 1)
 SOLO = {SHORT: 0.1, LONG: 1.0}
@@ -40,7 +41,7 @@ def test_gaps_are_exponential() -> None:
 
 
 def test_kinds_come_by_their_weights() -> None:
-    arrivals = poisson(100, 100, [SHORT, LONG], seed=0)
+    arrivals = poisson(90, 100, [SHORT, LONG], seed=0)
     assert sum(one.kind == SHORT for one in arrivals) / len(arrivals) == pytest.approx(0.75, abs=0.02)
 
 
@@ -49,6 +50,41 @@ def test_a_schedule_is_bounded() -> None:
         poisson(50, 10, MIX, seed=0, limit=100)
     with pytest.raises(ValueError, match="above 0"):
         poisson(0, 10, MIX, seed=0)
+
+
+PATTERNS = [poisson, ramp, burst, replay([0.0, 0.4, 0.5, 3.0])]
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_every_pattern_keeps_its_mean_rate(pattern: Schedule) -> None:
+    counts = [len(pattern(5, 40, MIX, seed)) for seed in range(30)]
+    assert statistics.mean(counts) == pytest.approx(200, rel=0.05)
+    for seed in range(3):
+        times = [one.at for one in pattern(5, 40, MIX, seed)]
+        assert times == sorted(times)
+        assert 0 <= times[0] <= times[-1] < 40
+    with pytest.raises(ValueError, match="above 0"):
+        pattern(0, 40, MIX, 0)
+
+
+def test_a_ramp_rises_evenly() -> None:
+    times = [one.at for seed in range(20) for one in ramp(20, 10, MIX, seed)]
+    shares = [sum(5 * k <= at < 5 * (k + 1) for at in times) / len(times) for k in range(2)]
+    assert shares == pytest.approx([0.25, 0.75], abs=0.03)
+
+
+def test_bursts_come_together() -> None:
+    times = [one.at for one in burst(40, 20, MIX, 1, size=4)]
+    assert all(len(set(times[i : i + 4])) == 1 for i in range(0, len(times), 4))
+    assert len(set(times)) == len(times) / 4
+
+
+def test_a_trace_is_replayed_at_another_rate_and_again() -> None:
+    assert [one.at for one in replay([0, 1, 3])(1 / 1.5, 6, MIX, 0)] == pytest.approx([0, 1, 3, 4.5, 5.5])
+    assert [one.at for one in replay([0, 1, 3])(2 / 1.5, 4, MIX, 0)] == pytest.approx([0, 0.5, 1.5, 2.25, 2.75, 3.75])
+    for wrong in ([0], [0, 2, 1], [-1, 1], [0, 0]):
+        with pytest.raises(ValueError, match="in order"):
+            replay(wrong)
 
 
 def test_capacity_weighs_kinds() -> None:
@@ -97,32 +133,23 @@ def test_goodput_counts_from_when_requests_were_due() -> None:
     assert found["p95_send_delay_ms"] == pytest.approx(200)
 
 
-def row(mode: str, load: float, goodput: float, share: float, p95: float | None = 1.0) -> dict[str, Any]:
-    figures = {"goodput_per_s": goodput, "share_within_slo": share, "p95_s": p95}
-    return {"mode": mode, "load": load, "offered_per_s": 10 * load, **figures}
+def row(load: float, share: float | None) -> dict[str, Any]:
+    return {"load": load, "offered_per_s": 10 * load, "share_within_slo": share}
 
 
-def test_the_finding_says_where_request_level_is_better_too() -> None:
-    rows = [
-        row("step", 1, 9, 0.95),
-        row("request", 1, 6, 0.6),
-        row("step", 2, 3, 0.15),
-        row("request", 2, 4, 0.2, None),
-    ]
-    found = finding(rows)
-    assert found["peak_goodput_per_s"] == {"step": 9, "request": 6}
-    assert found["peak_ratio"] == 1.5
-    assert [ratio["goodput"] for ratio in found["ratios"]] == [1.5, 0.75]
-    assert [ratio["p95"] for ratio in found["ratios"]] == [1.0, None]
-    assert found["kept_rate_per_s"] == {"step": 10, "request": 0.0}
+def test_the_rate_that_is_kept_is_below_the_first_that_is_not() -> None:
+    rows = [row(3, 0.99), row(1, 0.97), row(2, 0.5)]
+    assert kept_rate(rows, 0.95) == 10
+    assert next_load(rows, 0.95) == 1.5
+    assert kept_rate([*rows, row(1.5, 0.96)], 0.95) == 15
+    assert next_load([*rows, row(1.5, 0.96)], 0.95) == 1.75
+    assert kept_rate([row(1, None)], 0.95) == 0
+    assert next_load([row(1, 0.2)], 0.95) == 0.5
+    assert next_load([row(1, 1.0)], 0.95) is None
 
 
-def test_a_share_kept_again_at_a_higher_rate_does_not_count() -> None:
-    rows = [
-        row(mode, load, 1, share) for load, share in ((1, 0.95), (2, 0.5), (3, 0.95)) for mode in ("step", "request")
-    ]
-    assert finding(rows)["kept_rate_per_s"] == {"step": 10, "request": 10}
-
-
-def test_a_ratio_to_nothing_is_none() -> None:
-    assert finding([row("step", 1, 2, 0.2), row("request", 1, 0, 0)])["peak_ratio"] is None
+def test_a_trace_has_times() -> None:
+    lines = ['{"at": 7}', '{"at": 5.5}', '{"info": {"arrived_ns": 6000000000}}', '{"arrived_ns": 9000000000}']
+    assert trace_times(lines) == [0, 0.5, 1.5, 3.5]
+    with pytest.raises(ValueError, match="line 2 of the trace has neither"):
+        trace_times(['{"at": 7}', '{"time": 7}'])
