@@ -1,10 +1,9 @@
 """Dressform's benchmarks; ``dressform bench`` lists and runs them."""
 
-from pathlib import Path
-
 BENCHMARKS: dict[str, tuple[str, tuple[str, ...]]] = {
     "peers": ("the same pictures by diffusers, optimum and each engine", ("-m", "dressform_bench.peers")),
-    "load": ("a closed loop of users (Locust)", ("-m", "locust", "-f", str(Path(__file__).with_name("locustfile.py")))),
+    "load": ("users by gRPC and HTTP, as many as you like (Locust)", ("-m", "dressform_bench.load")),
+    "overhead": ("where each millisecond of a request goes", ("-m", "dressform_bench.overhead")),
     "openloop": ("the rate that keeps the SLO, by step and by request", ("-m", "dressform_bench.openloop")),
     "step-overhead": ("what lies between two UNet calls", ("-m", "dressform_bench.step_overhead")),
     "import-time": ("what importing the client costs", ("-m", "dressform_bench.import_time")),

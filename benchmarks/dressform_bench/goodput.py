@@ -42,6 +42,11 @@ def percentile(values: Sequence[float], percent: float) -> float | None:
     return sorted(values)[math.ceil(len(values) * percent / 100) - 1]
 
 
+def percentile_of_counts(counts: Mapping[int, int], percent: float) -> float | None:
+    """`percentile` of values that came as often as ``counts`` says."""
+    return percentile(list(Counter(dict(counts)).elements()), percent)
+
+
 def mean_batch(infos: Sequence[Mapping[str, Any]]) -> float | None:
     """Mean jobs of a UNet call: a call of b jobs shows up in b infos, so each counts 1/b there."""
     sizes = [size for info in infos for size in info["batch_sizes"]]

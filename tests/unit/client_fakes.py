@@ -130,7 +130,9 @@ class Kserve:
         if request.model == "jobs":
             return {"jobs": np.array([[b"{}"]], object)}
         # The picture tells whose answer it is.
-        return answer([request.inputs["image"]], [int(request.parameters["seed"][1])])
+        picture = request.inputs.get("image") or request.inputs["person"]
+        info = {"batch_sizes": [2, 2], "milliseconds": {"wait": 1.5}}
+        return answer([picture], [int(request.parameters["seed"][1])], info)
 
 
 def unpacked(raw: bytes) -> bytes:

@@ -1,0 +1,1 @@
+"""Users who ask, wait, look and ask again (Locust): what load one server holds."""

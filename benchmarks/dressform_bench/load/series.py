@@ -1,0 +1,127 @@
+"""What happened over time: samples of Locust's own statistics, which it merges from all its workers.
+
+Locust rounds response times (to two digits above 100 ms), and with them these quantiles.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import gevent
+import psutil
+from locust.env import Environment
+from locust.runners import WorkerRunner
+
+from dressform_bench.goodput import percentile_of_counts
+
+SERVER, WAITING, BATCH = "SERVER", "waiting (ms)", "batch (jobs)"
+"""Type and names of our own entries in Locust's statistics."""
+
+
+@dataclass
+class Snapshot:
+    """Statistics until a moment: answered requests by response time (ms), failures, sums of our own entries."""
+
+    at: float
+    times: Mapping[int, int] = field(default_factory=dict)
+    failures: int = 0
+    own: Mapping[str, tuple[int, float]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, environment: Environment) -> Snapshot:
+        """The statistics as they are."""
+        stats: Any = environment.stats
+        own = {name: stats.get(name, SERVER) for name in (WAITING, BATCH)}
+        sums = {name: (entry.num_requests, float(entry.total_response_time)) for name, entry in own.items()}
+        return cls(time.monotonic(), dict(stats.total.response_times), stats.total.num_failures, sums)
+
+    def since(self, last: Snapshot) -> dict[str, Any]:
+        """The figures of the time between ``last`` and this."""
+        times = Counter(self.times)
+        times.subtract(last.times)
+        seconds, answered = self.at - last.at, sum(times.values())
+        figures: dict[str, Any] = {
+            "requests_per_second": round(answered / seconds, 3),
+            "failures": self.failures - last.failures,
+        }
+        for percent in (50, 95, 99):
+            found = percentile_of_counts(times, percent)
+            figures[f"p{percent}_seconds"] = None if found is None else round(found / 1000, 3)
+        for name, key in ((WAITING, "waiting_ms"), (BATCH, "batch")):
+            count, total = self.own.get(name, (0, 0.0))
+            count_before, total_before = last.own.get(name, (0, 0.0))
+            grown = count - count_before
+            figures[key] = round((total - total_before) / grown, 2) if grown else None
+        return figures
+
+
+def watch(environment: Environment, **_: Any) -> None:
+    """Sample while users are there, and write what was measured at the end; a worker leaves that to its master."""
+    if isinstance(environment.runner, WorkerRunner) or environment.runner is None:
+        return
+    options: Any = environment.parsed_options
+    rows: list[dict[str, Any]] = []
+    began = time.monotonic()
+    first = Snapshot(began)
+
+    def sample() -> None:
+        last = first
+        while True:
+            gevent.sleep(options.sample_seconds)
+            now = Snapshot.of(environment)
+            users = environment.runner.user_count if environment.runner else 0
+            held = memory_gigabytes(options.server_pid)
+            rows.append({"t": round(now.at - began, 1), "users": users, **now.since(last), "memory_gigabytes": held})
+            last = now
+
+    greenlet = gevent.spawn(sample)
+
+    def finish(**_: Any) -> None:
+        greenlet.kill()
+        if options.series:
+            Path(options.series).write_text(json.dumps(measured(environment, first, rows)), encoding="utf-8")
+
+    environment.events.quitting.add_listener(finish)
+
+
+def measured(environment: Environment, first: Snapshot, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The whole run: its summary, the samples, and the figures of each kind of request."""
+    stats: Any = environment.stats
+    whole = Snapshot.of(environment).since(first)
+    entries = [entry for entry in stats.entries.values() if entry.method != SERVER]
+    return {
+        "summary": {"requests": stats.total.num_requests, **whole},
+        "series": rows,
+        "by_name": [
+            {
+                "name": entry.name,
+                "protocol": entry.method,
+                "requests": entry.num_requests,
+                "failures": entry.num_failures,
+                "p50_seconds": entry.get_response_time_percentile(0.5) / 1000,
+                "p95_seconds": entry.get_response_time_percentile(0.95) / 1000,
+            }
+            for entry in sorted(entries, key=lambda entry: (entry.method, entry.name))
+        ],
+        "errors": [
+            {"protocol": error.method, "name": error.name, "error": str(error.error), "count": error.occurrences}
+            for error in stats.errors.values()
+        ],
+    }
+
+
+def memory_gigabytes(pid: int) -> float | None:
+    """What a process and its children hold, shared pages shared out (PSS); None if there is no such process."""
+    if not pid:
+        return None
+    try:
+        family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+        return round(sum(each.memory_full_info().pss for each in family) / 1e9, 3)
+    except psutil.Error:
+        return None
