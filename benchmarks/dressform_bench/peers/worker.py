@@ -89,7 +89,7 @@ def optimum_intel(source: Path, out: Path) -> Iterator[Paint]:
 
 EXPORTERS = {
     "optimum": ("optimum.exporters.onnx", "--task", "inpainting", "--model"),
-    "optimum-intel": ("optimum.exporters.openvino", "--task", "inpainting", "--model"),
+    "optimum-intel": ("optimum.commands.optimum_cli", "export", "openvino", "--task", "inpainting", "--model"),
 }
 """The peers that have exporters of their own: the arguments of Python before SOURCE and OUT."""
 
