@@ -18,7 +18,8 @@ def main(arguments: Sequence[str] | None = None, client: Client | None = None) -
     """Runs the command and returns its exit code. ``client`` is used instead of one for ``--server``."""
     if arguments is None:  # SIGTERM, or a terminal that is closed, ends the program as Ctrl-C does: jobs are cancelled
         for number in (signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.default_int_handler)
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+                signal.signal(number, signal.default_int_handler)
     words = list(sys.argv[1:] if arguments is None else arguments)
     command = COMMANDS.get(words[0]) if words else None
     if command is None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from dressform import results
-from dressform.options import as_parameters
+from dressform.options import as_parameters, checked_headers
 from dressform.requests import Fitting, Request, fittings
 from dressform.results import MaskResult, Outputs, Result
 from dressform.retries import Retry
@@ -93,7 +93,7 @@ class Planner:
             retry=self.retry if own["retries"] is None else Retry.of(own["retries"]),
             request_id=own["request_id"],
             timeout=self.timeout if own["timeout"] is None else own["timeout"],
-            headers=own["headers"] or {},
+            headers=checked_headers(own["headers"]),
         )
 
 

@@ -275,7 +275,7 @@ class Core:
             tasks = tuple([task for task in TASK_INPUTS if await self._transport.model_ready(task, timeout)])
             about = await self._transport.metadata(timeout)
         except DressformError as error:
-            return Health(False, reason=error.sentence)
+            return Health(False, reason=error.sentence, error=error)
         if not tasks:
             return Health(False, reason=f"{self.url} serves none of {', '.join(TASK_INPUTS)}: is it Dressform?")
         return Health(True, tasks, server=f"{about.get('name', 'unknown')} {about.get('version', '')}".strip())

@@ -68,8 +68,9 @@ def description() -> Schema:
         "info": {
             "title": "Dressform",
             "version": version("dressform"),
-            "description": "Virtual try-on and inpainting on NVIDIA Triton, as JSON. A flagged or refused request is "
-            "answered with a sentence that begins with a stable code (see `Error`).",
+            "description": "Virtual try-on and inpainting on NVIDIA Triton, as JSON. A request that fails is "
+            "answered with a sentence that has a stable code in it (see `Error`); a flagged picture is black, and said "
+            "to be in `info`.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "http://127.0.0.1:8000"}],

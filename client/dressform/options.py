@@ -80,6 +80,19 @@ def as_parameters(options: Mapping[str, object]) -> dict[str, Value]:
     return parameters
 
 
+def checked_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
+    """``headers``, whose names and values can be sent.
+
+    Raises:
+        InvalidRequest: naming the one that cannot.
+    """
+    for name, value in (headers or {}).items():
+        for text in (name, value):
+            if not isinstance(text, str) or not text.isascii() or not text.isprintable():
+                raise InvalidRequest(f"header {name!r} must be printable ASCII: an accent or a line break is not sent")
+    return dict(headers or {})
+
+
 def nearest(name: str) -> str:
     """A hint for somebody who wrote the unknown option ``name``."""
     near = difflib.get_close_matches(name, PARAMETERS, n=1)

@@ -47,7 +47,9 @@ def load_models(opt: Any = None, *, client: Client | None = None) -> Pipeline:
     if not health or "tryon" not in health.tasks:
         if client is None:
             connected.close()
-        raise ServerUnavailable(health.reason or f"{connected.url} serves {', '.join(health.tasks)}, but not tryon")
+        raise health.error or ServerUnavailable(
+            health.reason or f"{connected.url} serves {', '.join(health.tasks)}, but not tryon"
+        )
     return Pipeline(connected, _defaults(given))
 
 

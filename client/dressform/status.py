@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dressform.errors import ServerError
+from dressform.errors import DressformError, ServerError
 from dressform.results import Outputs
 
 
@@ -20,12 +20,14 @@ class Health:
         tasks: what it serves.
         reason: why it is not ready.
         server: name and version of the program ("triton 2.51.0").
+        error: what asking it ended in, if it did.
     """
 
     ready: bool
     tasks: tuple[str, ...] = ()
     reason: str = ""
     server: str = ""
+    error: DressformError | None = None
 
     def __bool__(self) -> bool:
         return self.ready

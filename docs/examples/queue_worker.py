@@ -1,15 +1,16 @@
 """A shop's queue, worked off: python queue_worker.py QUEUE.db RESULTS [SERVER]
 
-The shop inserts rows into the table ``pairs``; any number of workers paint them, on any number of machines that see the
-same file. Kill a worker or the server at any time: what was taken is taken again, and nothing is painted twice as done.
+The shop inserts rows into the table ``pairs``; any number of workers on its machine paint them, by a server
+anywhere. Kill a worker or the server at any time: what was taken is taken again, and nothing is painted twice as done.
 """
 
+import os
 import sqlite3
 import sys
 import time
 from pathlib import Path
 
-from dressform import Client, DressformError, InvalidRequest, Retry
+from dressform import AccessDenied, Client, DressformError, InvalidRequest, Retry
 
 LEASE = 600  # seconds that a worker has for a pair; then it counts as dead, and the pair as waiting
 TABLE = """CREATE TABLE IF NOT EXISTS pairs (id INTEGER PRIMARY KEY, person TEXT NOT NULL, garment TEXT NOT NULL,
@@ -33,14 +34,14 @@ def work(queue: str, results: Path, url: str = "grpc://127.0.0.1:8001") -> None:
             number, person, garment, category = taken
             try:
                 made = client.tryon(person, garment, category=category, seed=number, service_class="batch")
-                part = results / f"{number}.part"
+                part = results / f"{number}.{os.getpid()}.part"
                 part.write_bytes(made.encoded[0])
                 part.replace(results / f"{number}.png")  # there whole, or not there at all
                 told = ("done", 0, "; ".join(made.warnings))
-            except InvalidRequest as error:  # this pair will never do: somebody must look at it
-                told = ("refused", 0, str(error))
-            except DressformError as error:  # it may do later
-                told = ("waiting", time.time() + 30, str(error))
+            except DressformError as error:  # refused: this pair will never do, and somebody must look at it
+                ours = isinstance(error, AccessDenied) or error.code == "UNSUPPORTED"  # our settings, not the pair
+                never = isinstance(error, InvalidRequest) and not ours
+                told = ("refused", 0, str(error)) if never else ("waiting", time.time() + 30, str(error))
             database.execute(TELL, (*told, number))
 
 

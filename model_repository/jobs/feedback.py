@@ -41,7 +41,7 @@ class Feedback:
     def line(self, now: datetime) -> str:
         """The line of the audit log."""
         entry = {"time": now.isoformat(timespec="milliseconds"), "event": "feedback", **vars(self)}
-        return json.dumps(entry, ensure_ascii=False) + "\n"
+        return json.dumps(entry) + "\n"  # in ASCII: no sign of any script ends a line or turns it
 
 
 class AuditLog:

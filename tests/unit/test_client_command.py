@@ -8,12 +8,17 @@ import io
 import json
 import os
 import shlex
+import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
 
@@ -358,14 +363,78 @@ def test_bench_lists_every_benchmark_and_runs_it(capfd):
 
 def test_app_starts_streamlit_on_loopback_with_the_address(monkeypatch, tmp_path):
     seen = []
-    monkeypatch.setattr(app.subprocess, "call", lambda words, env: seen.append((words, env["DRESSFORM_URL"])) or 0)
+    monkeypatch.setattr(app, "ended", lambda words, environment: seen.append((words, environment)) or 0)
     found = importlib.machinery.ModuleSpec("x", None, origin=str(tmp_path / "__init__.py"))
     monkeypatch.setattr(app.importlib.util, "find_spec", lambda name: found)
     assert main(["app", "--port", "8600", "--server", "http://there:8000"]) == 0
-    ((words, server),) = seen
+    ((words, environment),) = seen
     assert words[1:5] == ["-m", "streamlit", "run", str(tmp_path / "page.py")]
     assert words[5:9] == ["--server.address", "127.0.0.1", "--server.port", "8600"]
-    assert server == "http://there:8000"
+    assert environment == {"DRESSFORM_URL": "http://there:8000"}
+    assert main(["app", "--host", "0.0.0.0"]) == 0
+    assert seen[1][1] == {}, "without a flag the page looks into its environment and its secrets"
+    assert seen[1][0][6] == "0.0.0.0"
+    with pytest.raises(SystemExit):
+        main(["app", "--port", "99999999"])
+
+
+IGNORING = """
+import os, signal, sys
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+words = ["-m", "dressform", "health", "--server", "http://127.0.0.1:1", "--wait", "60"]
+os.execv(sys.executable, [sys.executable, *words])
+"""
+
+
+def test_a_closed_terminal_ends_it_but_not_under_nohup():
+    paths = os.pathsep.join(path for path in sys.path if path)
+    with subprocess.Popen(
+        [sys.executable, "-c", IGNORING], env={**os.environ, "PYTHONPATH": paths}, stderr=subprocess.PIPE, text=True
+    ) as process:
+        time.sleep(3)
+        process.send_signal(signal.SIGHUP)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(1)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 130
+        assert "interrupted" in process.stderr.read()
+
+
+def test_what_a_command_starts_has_time_to_end():
+    """Ctrl-C to us alone: it is told to end, and does."""
+    child = "import time; print('up', flush=True); time.sleep(60)"
+    script = f"from dressform.commands.children import ended; ended([{sys.executable!r}, '-c', {child!r}])"
+    paths = os.pathsep.join(path for path in sys.path if path)
+    with subprocess.Popen(
+        [sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": paths}, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout.readline() == "up\n"
+        (pid,) = psutil.Process(process.pid).children()
+        process.send_signal(signal.SIGINT)
+        process.wait(30)
+        assert not pid.is_running()
+
+
+@pytest.mark.parametrize("header", ["authorization: Bearer …", "x-shop: a\nb"])
+def test_a_header_that_cannot_be_sent_is_named(capsys, header):
+    for scheme in ("http", "grpc"):
+        assert main(["health", "--server", f"{scheme}://127.0.0.1:1", "--header", header]) == 2
+        assert "must be printable ASCII" in capsys.readouterr().err
+
+
+def test_refused_credentials_are_no_server_that_is_away(capsys):
+    class Guard(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_error(401)
+
+        def log_message(self, *_):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Guard) as proxy:
+        threading.Thread(target=proxy.serve_forever, daemon=True).start()
+        assert main(["health", "--server", f"http://127.0.0.1:{proxy.server_port}"]) == 2
+        proxy.shutdown()
+    assert "Check the API key or token" in capsys.readouterr().err
 
 
 def test_app_without_its_packages_says_what_to_install(monkeypatch, capsys):

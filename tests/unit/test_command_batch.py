@@ -15,7 +15,7 @@ from PIL import Image
 
 from dressform import Client, InvalidRequest, Overloaded, ServerError, ServerUnavailable
 from dressform.__main__ import main
-from dressform.commands.batch.manifest import Manifest
+from dressform.commands.batch.manifest import Manifest, keyed
 from dressform.commands.batch.pairs import checked
 from dressform.commands.batch.patience import Outage, Patience
 from dressform.commands.batch.rows import read
@@ -90,7 +90,7 @@ def test_equal_pairs_have_names_of_their_own(folder):
     source = write(folder / "pairs.csv", "person,garment", *["anna.png,shirt.png"] * 3)
     pairs = checked(read(Path(source)), {}, {})
     assert [pair.name for pair in pairs] == ["anna-shirt", "anna-shirt.2", "anna-shirt.3"]
-    assert len({pair.key for pair in pairs}) == 3
+    assert [pair.name for pair in keyed(pairs).values()] == [pair.name for pair in pairs]
 
 
 def test_folders_of_equal_names(tmp_path):
@@ -301,7 +301,78 @@ def test_more_pairs_go_into_the_same_folder_but_other_ones_do_not(run, fake, fol
     assert len(fake.requests) == 3
     assert run(pairs_csv(folder, 3), "-o", "out", "--force") == 0
     assert len(fake.requests) == 6
-    assert len(manifest(folder / "out")) == 6
+    assert len(manifest(folder / "out")) == 3, "the same names: they were replaced"
+
+
+def test_what_was_replaced_is_not_said_to_be_there(run, fake, folder):
+    source = write(folder / "pairs.csv", "person,garment,name", "anna.png,shirt.png,look", "ben.png,coat.png,other")
+    assert run(source, "-o", "out", "--seed", "1") == 0
+    write(folder / "pairs.csv", "person,garment,name", "anna.png,shirt.png,look")
+    for number, seed in enumerate(("2", "1"), 3):
+        assert run(source, "-o", "out", "--seed", seed, "--force") == 0
+        assert len(fake.requests) == number
+        assert [line["options"]["seed"] for line in manifest(folder / "out") if line["name"] == "look"] == [int(seed)]
+    assert {line["name"] for line in manifest(folder / "out")} == {"look", "other"}
+
+
+def test_what_changes_no_picture_makes_no_other_pair(run, fake, folder):
+    source = pairs_csv(folder, 3)
+    assert run(source, "-o", "out", "--deadline-ms", "60000") == 0
+    assert run(source, "-o", "out", "--deadline-ms", "90000", "--service-class", "interactive") == 0
+    assert len(fake.requests) == 3
+
+
+def test_lines_may_be_put_between(run, fake, folder):
+    """Pairs that choose their names themselves keep their pictures, whatever comes before them."""
+    source = write(folder / "pairs.csv", "person,garment,seed", "anna.png,shirt.png,1", "anna.png,shirt.png,2")
+    assert run(source, "-o", "out") == 0
+    write(folder / "pairs.csv", "person,garment,seed", *[f"anna.png,shirt.png,{seed}" for seed in (3, 1, 4, 2)])
+    assert run(source, "-o", "out") == 0
+    assert [request.parameters["seed"] for request in fake.requests] == [1, 2, 3, 4]
+    found = {line["options"]["seed"]: line["name"] for line in manifest(folder / "out")}
+    assert found == {1: "anna-shirt", 2: "anna-shirt.2", 3: "anna-shirt.3", 4: "anna-shirt.4"}
+    assert {path.name for path in (folder / "out").glob("*.png")} == {f"{name}.png" for name in found.values()}
+
+
+def test_a_pairs_own_time_is_not_the_outages(fake, folder, monkeypatch):
+    """Each request gives up soon, and the batch waits all the same."""
+    real, gone = fake.infer, [True]
+    monkeypatch.setattr("dressform.commands.batch.patience.Patience.first", 0.05)
+
+    def infer(request):
+        if gone[0] and request.model != "jobs":
+            raise ServerUnavailable("connection refused")
+        return real(request)
+
+    monkeypatch.setattr(fake, "infer", infer)
+    threading.Timer(3, lambda: gone.__setitem__(0, False)).start()
+    client = Client(transport=fake, timeout=0.5)
+    assert main(["batch", pairs_csv(folder, 5), "-o", "out", "--patience", "60"], client) == 0
+    assert len(manifest(folder / "out")) == 5
+
+
+def test_columns_are_ignored_whatever_their_names(run, fake, folder):
+    source = write(folder / "pairs.csv", ",person,garment,Category,name", "0,anna.png,shirt.png,t-shirts,Blue/white")
+    assert run(source, "-o", "out") == 2
+    assert run(source, "-o", "out", "--ignore", "Category", "--ignore", "NAME") == 0
+    assert manifest(folder / "out")[0]["name"] == "anna-shirt"
+
+
+def test_two_pictures_of_one_name_are_refused(run, folder, capsys):
+    for path in ("person/a.jpg", "person/a.png", "garment/a.png"):
+        (folder / path).parent.mkdir(exist_ok=True)
+        (folder / path).write_bytes(png())
+    assert run(str(folder), "-o", "out") == 2
+    assert "has both a.jpg and a.png" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["a\x1b]0;pwned\x07", "a\x00b"])
+def test_names_that_command_a_terminal_are_refused(run, folder, capsys, name):
+    assert run(write(folder / "pairs.csv", "person,garment,name", f"anna.png,shirt.png,{name}"), "-o", "out") == 2
+    said = capsys.readouterr().err
+    assert "is no file's" in said
+    assert "\x1b" not in said
+    assert "\x00" not in said
 
 
 def test_files_of_somebody_else_are_not_overwritten(run, fake, folder, capsys):

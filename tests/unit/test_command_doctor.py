@@ -210,3 +210,16 @@ def test_a_wrong_address_is_found(scheme, words, capsys):
     assert code == 1
     assert "refused" in found["server"]["found"]
     assert "dressform serve" in found["server"]["mend"]
+
+
+def test_a_check_that_cannot_be_made_is_a_fault_and_the_others_go_on(words, capsys):
+    code, found = findings([*words, "--folder", "/nonexistent/folder"], capsys)
+    assert code == 1
+    assert found["disk"]["state"] == "fault"
+    assert "cannot be checked" in found["disk"]["found"]
+    assert found["versions"]["state"] in ("ok", "note")
+
+
+def test_a_picture_needs_a_server(words, capsys):
+    assert main([*words, "--request"]) == 2
+    assert "--request needs --server" in capsys.readouterr().err

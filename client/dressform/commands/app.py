@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 from dressform.client import DEFAULT_URL
 from dressform.commands import Connect
+from dressform.commands.children import ended
 from dressform.commands.console import Console
 from dressform.commands.exits import FAILED
 
@@ -22,12 +21,12 @@ EXAMPLES = """
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
-    parser.add_argument("--port", metavar="N", type=int, default=8501, help="the page's port on this machine; 8501")
+    parser.add_argument("--port", metavar="N", type=_port, default=8501, help="the page's port; 8501")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine alone)")
     parser.add_argument(
         "--server",
         metavar="URL",
-        default=os.environ.get("DRESSFORM_URL") or DEFAULT_URL,
-        help=f"the server that the page asks; default $DRESSFORM_URL or {DEFAULT_URL}",
+        help=f"the server that the page asks; default $DRESSFORM_URL, server in Streamlit's secrets, or {DEFAULT_URL}",
     )
 
 
@@ -36,11 +35,16 @@ def run(options: argparse.Namespace, console: Console, connect: Connect) -> int:
     page = _page()
     if page is None or importlib.util.find_spec("streamlit") is None:
         return console.failed("the web page needs more packages: pip install 'dressform[app]'", FAILED)
-    words = ["--server.address", "127.0.0.1", "--server.port", str(options.port), "--server.headless", "true"]
-    return subprocess.call(
-        [sys.executable, "-m", "streamlit", "run", str(page), *words, "--browser.gatherUsageStats", "false"],
-        env={**os.environ, "DRESSFORM_URL": options.server},
-    )
+    words = ["--server.address", options.host, "--server.port", str(options.port), "--server.headless", "true"]
+    command = [sys.executable, "-m", "streamlit", "run", str(page), *words, "--browser.gatherUsageStats", "false"]
+    return ended(command, {} if options.server is None else {"DRESSFORM_URL": options.server})
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 < port < 65536:
+        raise argparse.ArgumentTypeError(f"{text} is no port: there are 1 to 65535")
+    return port
 
 
 def _page() -> Path | None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import subprocess
 import sys
 from collections.abc import Sequence
 
+from dressform.commands.children import ended
 from dressform.commands.console import Console
 from dressform.commands.exits import DONE, FAILED, WRONG
 from dressform_bench import BENCHMARKS
@@ -32,4 +32,4 @@ def main(words: Sequence[str]) -> int:
         return DONE
     if words[0] not in BENCHMARKS:
         return Console().failed(f"there is no benchmark {words[0]!r}: there are {', '.join(BENCHMARKS)}", WRONG)
-    return subprocess.call([sys.executable, *BENCHMARKS[words[0]][1], *words[1:]])
+    return ended([sys.executable, *BENCHMARKS[words[0]][1], *words[1:]])

@@ -40,7 +40,7 @@ class Console:
     def say(self, line: str) -> None:
         """A line of the answer, for people."""
         if not self.json:
-            print(line, flush=True)
+            print(harmless(line), flush=True)
 
     def answer(self, document: Any) -> None:
         """The answer, for programs."""
@@ -49,7 +49,7 @@ class Console:
 
     def note(self, line: str) -> None:
         """A line beside the answer."""
-        print(line, file=sys.stderr, flush=True)
+        print(harmless(line), file=sys.stderr, flush=True)
 
     def warn(self, sentence: str) -> None:
         """A warning."""
@@ -59,6 +59,7 @@ class Console:
         """A table for people: with lines on a terminal, columns of words where piped."""
         if self.json:
             return
+        rows = [[harmless(cell) for cell in row] for row in rows]
         if sys.stdout.isatty():
             from rich.table import Table
             from rich.text import Text
@@ -92,6 +93,11 @@ class Console:
         self.note(f"dressform: {document['message']}")
         self.answer({"error": document | {"exit_code": code}})
         return code
+
+
+def harmless(text: str) -> str:
+    """``text`` without what a terminal would take as a command: names and answers may come from strangers."""
+    return "".join(sign if sign.isprintable() or sign in "\n\t" else "\N{REPLACEMENT CHARACTER}" for sign in text)
 
 
 def described(error: Exception) -> dict[str, Any]:

@@ -13,9 +13,18 @@ from dressform.retries import Retry
 from dressform.transports import TLS
 from dressform_contract import PARAMETERS, TASK_INPUTS, TASK_PARAMETERS, Parameter, Task, Value
 
+_TIMEOUT = "seconds to wait; default as long as it takes"
 
-def add_server(parser: argparse.ArgumentParser, needed: bool = True) -> None:
-    """``--json``, and which server (by default none, where it is not ``needed``) and how to reach it."""
+
+def add_server(
+    parser: argparse.ArgumentParser, needed: bool = True, *, retries: bool = True, timeout: str = _TIMEOUT
+) -> None:
+    """``--json``, and which server (by default none, where it is not ``needed``) and how to reach it.
+
+    Args:
+        retries: whether ``--retries`` is of use.
+        timeout: what ``--timeout`` means here.
+    """
     parser.add_argument("--json", action="store_true", help="answer one JSON document on stdout")
     group = parser.add_argument_group("server")
     group.add_argument(
@@ -25,21 +34,22 @@ def add_server(parser: argparse.ArgumentParser, needed: bool = True) -> None:
         help="grpc://, grpcs://, http:// or https:// address; default "
         + (f"$DRESSFORM_URL or {DEFAULT_URL}" if needed else "none"),
     )
-    group.add_argument("--timeout", metavar="S", type=_seconds, help="seconds to wait; default as long as it takes")
-    group.add_argument(
-        "--retries",
-        metavar="N",
-        type=_count,
-        help="tries after the first one. Default 3 where the server is full or went away, none where it was never "
-        "there: a wrong address is told at once",
-    )
+    group.add_argument("--timeout", metavar="S", type=_seconds, help=timeout)
+    if retries:
+        group.add_argument(
+            "--retries",
+            metavar="N",
+            type=_count,
+            help="tries after the first one. Default 3 where the server is full or went away, none where it was "
+            "never there: a wrong address is told at once",
+        )
     group.add_argument(
         "--header",
         metavar="'NAME: VALUE'",
         type=_header,
         action="append",
         default=[],
-        help="HTTP header or gRPC metadata of every call, such as 'Authorization: Bearer …'",
+        help="HTTP header or gRPC metadata of every call, such as 'Authorization: Bearer TOKEN'",
     )
     group.add_argument("--ca-file", metavar="PEM", type=Path, help="whom to trust (https, grpcs)")
     group.add_argument("--certificate-file", metavar="PEM", type=Path, help="who we are (mutual TLS)")
@@ -48,10 +58,11 @@ def add_server(parser: argparse.ArgumentParser, needed: bool = True) -> None:
 
 def connected(options: argparse.Namespace) -> Client:
     """A client as the flags of ``add_server`` say. It connects when first used."""
+    retries = getattr(options, "retries", None)
     return Client(
         options.server,
         timeout=options.timeout,
-        retries=Retry(first_contact=False) if options.retries is None else options.retries,
+        retries=Retry(first_contact=False) if retries is None else retries,
         tls=TLS(options.ca_file, options.certificate_file, options.key_file),
         headers=dict(options.header),
     )

@@ -23,7 +23,7 @@ _PAUSE_SECONDS = 0.5
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     parser.add_argument("--wait", metavar="S", type=float, default=0.0, help="wait up to S seconds for it to be ready")
-    add_server(parser)
+    add_server(parser, retries=False, timeout="seconds for each answer; default 5")
 
 
 def run(options: argparse.Namespace, console: Console, connect: Connect) -> int:
@@ -36,7 +36,7 @@ def run(options: argparse.Namespace, console: Console, connect: Connect) -> int:
                 break
             time.sleep(_PAUSE_SECONDS)
     if not health:
-        raise ServerUnavailable(health.reason)
+        raise health.error or ServerUnavailable(health.reason)
     console.say(f"{client.url} is ready: {', '.join(health.tasks)}  ({health.server})")
     console.answer({"url": client.url, "ready": True, "tasks": health.tasks, "server": health.server})
     return DONE

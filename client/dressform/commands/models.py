@@ -18,7 +18,7 @@ EXAMPLES = """
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
-    add_server(parser)
+    add_server(parser, retries=False, timeout="seconds for each answer; default 5")
 
 
 def run(options: argparse.Namespace, console: Console, connect: Connect) -> int:

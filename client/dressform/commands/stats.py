@@ -21,7 +21,7 @@ _COLUMNS = ("model", "requests", "failed", "batches", "s/request", "s queued", "
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
-    add_server(parser)
+    add_server(parser, retries=False, timeout="seconds for each answer; default 5")
 
 
 def run(options: argparse.Namespace, console: Console, connect: Connect) -> int:

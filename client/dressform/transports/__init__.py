@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol
 from urllib.parse import urlsplit
 
 from dressform.errors import DeadlineExceeded, DressformError, InvalidRequest
+from dressform.options import checked_headers
 from dressform.progress import Event
 from dressform.requests import Request
 from dressform.results import Outputs
@@ -174,6 +175,7 @@ class Settings:
     def __post_init__(self) -> None:
         if self.compression not in (None, "gzip"):
             raise InvalidRequest(f"compression must be 'gzip' or None, not {self.compression!r}")
+        checked_headers(self.headers)
 
 
 @dataclass(frozen=True)

@@ -31,13 +31,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", metavar="RESULTS", type=Path, required=True, help="the folder of the results")
     parser.add_argument("--concurrency", metavar="N", type=int, default=8, help="requests under way at once; 8")
     parser.add_argument(
-        "--patience", metavar="S", type=float, default=600.0, help="seconds to wait for a server that went away; 600"
+        "--patience",
+        metavar="S",
+        type=float,
+        default=600.0,
+        help="seconds to wait for a server that is away or full; 600",
     )
-    parser.add_argument("--force", action="store_true", help="write to RESULTS although it holds other results")
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="write to RESULTS although it holds other results; those of the same names are replaced",
+    )
     parser.add_argument("--ignore", metavar="COLUMN", action="append", default=[], help="a column that is not for us")
     parser.add_argument("--dry-run", action="store_true", help="check the pairs, send nothing")
     parser.add_argument("--prompt", metavar="TEXT", help="of all pairs that have none of their own")
-    add_server(parser)
+    add_server(parser, retries=False, timeout="seconds for each picture; default as long as it takes")
     add_options(parser, "tryon")
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +31,7 @@ class Manifest:
         self.folder = folder
         self.path = folder / MANIFEST
         self.lines: dict[str, Line] = {}
+        self._keys: dict[str, str] = {}
 
     @classmethod
     @contextmanager
@@ -42,38 +44,55 @@ class Manifest:
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(folder, os.O_RDONLY)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise InvalidRequest(
+                    f"another batch is writing to {folder}: wait for it, or take another folder"
+                ) from error
             yield cls(folder)
-        except BlockingIOError as error:
-            raise InvalidRequest(
-                f"another batch is writing to {folder}: wait for it, or take another folder"
-            ) from error
         finally:
             os.close(handle)
 
     def begin(self, pairs: Sequence[Pair], force: bool) -> list[Pair]:
         """Those of ``pairs`` that are to be made. Lines of pairs that are not done are dropped: they come again.
 
+        A pair that chose its name itself gets another where a picture that stays has that one.
+
         Args:
-            force: keep what is there although it is of other inputs.
+            force: go on although what is there is of other inputs; those of the same names are replaced.
 
         Raises:
             InvalidRequest: if the folder holds results of other inputs, or files that would be overwritten.
         """
         known = self._read()
-        wanted = {pair.key: pair for pair in pairs}
+        wanted = keyed(pairs)
         others = [line for key, line in known.items() if key not in wanted]
         if others and not force:
             raise InvalidRequest(
                 f"{self.path} has {len(others)} pairs of other inputs (such as {others[0].get('name')!r}; changed "
-                "pictures or options make others, too): take another folder, or keep them and go on with --force"
+                "pictures or options make others, too): take another folder, or go on with --force, which replaces "
+                "those of the same names and keeps the rest"
             )
         self._refuse_overwriting(pairs, force or self.path.exists())
         self.lines = {key: line for key, line in known.items() if key not in wanted or self._is_done(line)}
+        todo = self._free_of_names({key: pair for key, pair in wanted.items() if key not in self.lines})
+        self._keys = {pair.name: key for key, pair in todo.items()}
         for part in self.folder.glob(f".*{_PART}"):
             part.unlink()
         self._place(self.path, "".join(_text(line) for line in self.lines.values()).encode())
-        return [pair for pair in pairs if pair.key not in self.lines]
+        return list(todo.values())
+
+    def _free_of_names(self, todo: Mapping[str, Pair]) -> dict[str, Pair]:
+        """``todo`` under names that no picture has that stays; a name that was given wins over it."""
+        given = {str(output) for pair in todo.values() if pair.named for output in pair.outputs}
+        self.lines = {key: line for key, line in self.lines.items() if given.isdisjoint(line.get("outputs", ()))}
+        taken = given.union(*(line.get("outputs", ()) for line in self.lines.values()))
+        free: dict[str, Pair] = {}
+        for key, pair in todo.items():
+            free[key] = pair if pair.named else pair.renamed(taken)
+            taken = taken.union(map(str, free[key].outputs))
+        return free
 
     def done(self, pair: Pair, pictures: Sequence[bytes], line: Mapping[str, Any]) -> None:
         """A pair's pictures: puts them in place, then appends its line."""
@@ -87,7 +106,13 @@ class Manifest:
         self._append(pair, line)
 
     def _append(self, pair: Pair, line: Mapping[str, Any]) -> None:
-        whole = {"name": pair.name, "input": pair.input, "options": dict(pair.options), **line, "key": pair.key}
+        whole = {
+            "name": pair.name,
+            "input": pair.input,
+            "options": dict(pair.options),
+            **line,
+            "key": self._keys[pair.name],
+        }
         with self.path.open("ab", buffering=0) as file:
             file.write(_text(whole).encode())
 
@@ -132,6 +157,16 @@ class Manifest:
                     f"{path} exists, and no manifest says that it is a result: take another folder, or overwrite it "
                     "with --force"
                 )
+
+
+def keyed(pairs: Sequence[Pair]) -> dict[str, Pair]:
+    """``pairs`` by their keys; of those that are all alike the second has "-2" at its end, and so on."""
+    found: dict[str, Pair] = {}
+    times = Counter[str]()
+    for pair in pairs:
+        times[pair.key] += 1
+        found[pair.key if times[pair.key] == 1 else f"{pair.key}-{times[pair.key]}"] = pair
+    return found
 
 
 def _text(line: Mapping[str, Any]) -> str:

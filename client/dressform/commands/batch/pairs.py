@@ -6,7 +6,7 @@ import difflib
 import hashlib
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -29,6 +29,9 @@ TEXTS = ("prompt", "negative_prompt")
 OUTFIT = "|"
 """Between the garments (or masks) of an outfit in one cell."""
 
+_NO_PICTURE = frozenset({"deadline_ms", "service_class", "preview_every"})
+"""Options that make no other picture."""
+
 _BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
@@ -38,7 +41,7 @@ class Pair:
 
     Attributes:
         where: the line, or the picture, that asks for it.
-        name: of its pictures, without ending.
+        name: of its pictures, without ending; ``named``: it was given, not made of the pictures' names.
         pictures: paths by input; several are an outfit.
         texts, options: as the client's calls take them.
     """
@@ -49,6 +52,7 @@ class Pair:
     pictures: Mapping[str, tuple[Path, ...]]
     texts: Mapping[str, str]
     options: Mapping[str, Value]
+    named: bool = False
 
     @property
     def keywords(self) -> dict[str, Any]:
@@ -69,12 +73,24 @@ class Pair:
 
     @cached_property
     def key(self) -> str:
-        """A digest of what it is made of, the pictures' bytes included, wherever they lie."""
+        """A digest of what its pictures come from: of what it is made of, bytes included, wherever they lie."""
         pictures = {
             name: [_digest(path, path.stat().st_mtime_ns) for path in paths] for name, paths in self.pictures.items()
         }
-        whole = [self.task, self.name, pictures, self.texts, self.options]
+        options = {name: value for name, value in self.options.items() if name not in _NO_PICTURE}
+        whole = [self.task, self.name if self.named else None, pictures, self.texts, options]
         return hashlib.blake2b(json.dumps(whole, sort_keys=True, default=dict).encode(), digest_size=16).hexdigest()
+
+    def renamed(self, taken: Collection[str]) -> Pair:
+        """This pair with a name of its own choice, none of whose files is among ``taken``."""
+        names = (replace(self, name=name) for name in _names(self.stem))
+        return next(pair for pair in names if not any(str(output) in taken for output in pair.outputs))
+
+    @property
+    def stem(self) -> str:
+        """What its name is made of where none was given: its pictures' names."""
+        paths = [path for name in ("person", "garment", "image") for path in self.pictures.get(name, ())]
+        return "-".join(path.stem for path in paths)
 
 
 def checked(
@@ -86,7 +102,9 @@ def checked(
         InvalidRequest: naming every row that is wrong.
     """
     common = {name: _validated(PARAMETERS[name], value) for name, value in options.items()}
-    columns = {column for row in rows for column in row.values} - set(ignored)
+    without = {column.lower() for column in ignored}
+    rows = [row.without(without) for row in rows]
+    columns = {column for row in rows for column in row.values}
     task: BatchTask = "inpaint" if "image" in columns else "tryon"
     # What is wrong with all lines is said once.
     wrong = [f"  column {fault}" for fault in _column_faults(columns, texts, task)]
@@ -153,17 +171,16 @@ def _pair(
 
 def _named(row: Row, task: BatchTask, own: Mapping[str, Any], used: Mapping[str, str]) -> Pair:
     """The pair, under a name that no other has: its own, or one made of its pictures' names."""
-    wanted = row.values.get("name")
-    pictures: Mapping[str, tuple[Path, ...]] = own["pictures"]
-    stems = [path.stem for name in ("person", "garment", "image") for path in pictures.get(name, ())]
-    for name in [wanted] if wanted else _names("-".join(stems)):
-        pair = Pair(row.where, name, task, **own)
-        taken = next((used[str(output)] for output in pair.outputs if str(output) in used), None)
-        if taken is None:
-            break
-    else:
+    wanted = row.values.get("name", "")
+    pair = Pair(row.where, wanted, task, **own, named=bool(wanted))
+    if not wanted:
+        pair = pair.renamed(used)
+    taken = next((used[str(output)] for output in pair.outputs if str(output) in used), None)
+    if taken is not None:
         raise InvalidRequest(f"its name {wanted!r} is that of {taken} already")
-    if Path(name).name != name or name.startswith(".") or len(str(pair.outputs[-1]).encode()) > 240:
+    name = pair.name
+    whole = name.isprintable() and Path(name).name == name and not name.startswith(".")
+    if not whole or len(str(pair.outputs[-1]).encode()) > 240:
         raise InvalidRequest(f"its name {name!r} is no file's: give a short one without slashes in a column 'name'")
     return pair
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dressform.errors import InvalidRequest
@@ -23,13 +23,18 @@ class Row:
     folder: Path = Path()
     extra: str = ""
 
+    def without(self, columns: Collection[str]) -> Row:
+        """This row without some of its columns."""
+        return replace(self, values={name: word for name, word in self.values.items() if name not in columns})
+
 
 def read(source: Path) -> list[Row]:
     """The rows of ``source``.
 
     A folder: ``person/`` and ``garment/`` (or ``image/`` and ``mask/``) with pictures of equal names, and ``mask/`` for
     those that have one; or a folder with a ``test_pairs.txt``. A file ``.txt``: a person and a garment on each line, as
-    in VITON-HD's ``test_pairs.txt``. Any other file: CSV, separated by comma, semicolon or tab, with a line of columns.
+    in VITON-HD's ``test_pairs.txt``. Any other file: CSV, separated by comma, semicolon or tab, with a line of columns;
+    one without a name is left out.
 
     Raises:
         InvalidRequest: if there is nothing to read.
@@ -52,13 +57,13 @@ def _of_csv(source: Path, text: str) -> Iterator[Row]:
     delimiter = max(",;\t", key=first.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     columns = [column.strip().lower() for column in next(reader, [])]
-    twice = {column for column in columns if columns.count(column) > 1}
+    twice = {column for column in columns if column and columns.count(column) > 1}
     if twice:
         raise InvalidRequest(f"{source}:1: two columns have the name {sorted(twice)[0]!r}")
     for cells in reader:
         if not any(cell.strip() for cell in cells):
             continue
-        values = {name: cell.strip() for name, cell in zip(columns, cells) if cell.strip()}
+        values = {name: cell.strip() for name, cell in zip(columns, cells) if name and cell.strip()}
         extra = "".join(cells[len(columns) :]).strip()
         yield Row(f"{source}:{reader.line_num}", values, source.parent, extra)
 
@@ -99,5 +104,12 @@ def _of_folder(source: Path) -> Iterator[Row]:
 
 def _pictures(folder: Path) -> Iterator[tuple[str, Path]]:
     """The pictures of a folder by their names without endings."""
-    if folder.is_dir():
-        yield from ((path.stem, path) for path in sorted(folder.iterdir()) if path.suffix.lower() in ENDINGS)
+    if not folder.is_dir():
+        return
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in ENDINGS:
+            if path.stem in found:
+                raise InvalidRequest(f"{folder} has both {found[path.stem].name} and {path.name}: keep one of them")
+            found[path.stem] = path
+    yield from found.items()

@@ -23,6 +23,7 @@ from dressform.many import Finished
 from dressform.results import Result
 
 _QUESTION_SECONDS = 10.0
+_PAUSE_SECONDS = 0.5
 
 
 def checked_pairs(options: argparse.Namespace) -> list[Pair]:
@@ -63,7 +64,7 @@ def _require(client: Client, task: str) -> None:
     """Raises at once where nobody serves ``task``."""
     health = client.health(_QUESTION_SECONDS)
     if not health:
-        raise ServerUnavailable(health.reason)
+        raise health.error or ServerUnavailable(health.reason)
     if task not in health.tasks:
         raise InvalidRequest(f"{client.url} serves {', '.join(health.tasks)}, but not {task}")
 
@@ -81,6 +82,19 @@ def _make(
     Raises:
         ServerUnavailable: when patience is at its end.
     """
+    retries = Patience(seconds=options.patience, outage=outage)
+    while todo:
+        lost = list(_passed(todo, manifest, client, options.concurrency, retries, progress))
+        if lost and outage.seconds >= options.patience:
+            raise lost[-1][1]
+        todo = [pair for pair, _ in lost]
+        time.sleep(_PAUSE_SECONDS if todo else 0)
+
+
+def _passed(
+    todo: Sequence[Pair], manifest: Manifest, client: Client, concurrency: int, retries: Patience, progress: Progress
+) -> Iterator[tuple[Pair, ServerUnavailable]]:
+    """Makes ``todo`` as far as there is a server; gives those whose own time ran out while there was none."""
     began: list[float] = []
 
     def inputs() -> Iterator[dict[str, Any]]:
@@ -89,14 +103,16 @@ def _make(
             yield pair.keywords
 
     many = client.tryon_many if todo[0].task == "tryon" else client.inpaint_many
-    retries = Patience(seconds=options.patience, outage=outage) if options.retries is None else options.retries
-    with closing(many(inputs(), concurrency=options.concurrency, progress=False, retries=retries)) as finished:
+    with closing(many(inputs(), concurrency=concurrency, progress=False, retries=retries)) as finished:
         for each in finished:
+            if isinstance(each.error, ServerUnavailable) and retries.outage.seconds < retries.seconds:
+                yield todo[each.index], each.error
+                continue
             seconds = round(time.monotonic() - began[each.index], 3)
             _record(todo[each.index], each, seconds, manifest, progress)
             if isinstance(each.error, ServerUnavailable):
                 raise each.error
-            outage.over()
+            retries.outage.over()
 
 
 def _record(pair: Pair, finished: Finished[Result], seconds: float, manifest: Manifest, progress: Progress) -> None:
