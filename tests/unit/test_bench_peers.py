@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
-from dressform_bench import results
 from dressform_bench.peers.__main__ import _peer, main, of_export, table
 from dressform_bench.peers.request import picture_file
 from dressform_export import read_manifest
@@ -66,26 +64,6 @@ def test_rows_are_medians_over_all_rounds_and_the_highest_peak(tiny_repository: 
         ("served:onnxruntime", 8, 1.0, 5.0),
     ]
     assert rows[1]["psnr"] == 28.1
-
-
-def test_peers_paint_the_same_picture_and_failures_are_told(
-    tiny_source: Path, tiny_repository: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    peers = ["diffusers-fp32", "bare:onnxruntime", "served:onnxruntime", "served:no-such-engine"]
-    words = ["--source", str(tiny_source), "--export", str(tiny_repository), "--steps", "3", "--users", "1", "2"]
-    words += ["--pictures", str(tmp_path / "pictures"), "--out", str(tmp_path / "out.jsonl")]
-    assert main([*words, "--peers", *peers]) == 1
-    report = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert results.read(tmp_path) == [report]
-    assert [(row["peer"], row["users"]) for row in report["rows"]] == [(peer, n) for n in (1, 2) for peer in peers[:3]]
-    assert min(row["psnr"] for row in report["rows"]) >= 50
-    assert min(row["seconds"] for row in report["rows"]) > 0
-    assert min(row["peak_gigabytes"] for row in report["rows"]) > 0.1
-    assert {row["limit_seconds"] for row in report["rows"]} == {report["rows"][0]["limit_seconds"]}
-    counted = read_manifest(tiny_repository).flops
-    assert report["limit"]["flops_per_image"] > 6 * counted["unet"]
-    assert list(report["errors"]) == ["served:no-such-engine"]
-    assert "no-such-engine" in report["errors"]["served:no-such-engine"]
 
 
 @pytest.mark.parametrize("words", [[], ["--source", "a"], ["--size", "tiny", "--source", "a", "--export", "b"]])
