@@ -13,6 +13,7 @@ from dressform.app import connection, gallery, prompts, settings
 from dressform.app.history import LONGEST, History
 from dressform.app.masks import empty
 from dressform.app.order import Category, Order, Worn
+from dressform.app.photos import LONGEST_SHOWN, Photo
 from dressform.app.running import Running, said
 from dressform.app.session import Session, sentence, worn
 from dressform.client import DEFAULT_URL
@@ -33,6 +34,12 @@ def fake() -> FakeTransport:
 @pytest.fixture
 def client(fake: FakeTransport) -> Client:
     return Client(transport=fake)
+
+
+def png(image: Image.Image) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, "PNG")
+    return stream.getvalue()
 
 
 def dressed(client: Client, order: Order) -> Running:
@@ -202,6 +209,33 @@ def test_the_history_forgets_the_oldest(client: Client) -> None:
         history.add(order, result)
     assert len(history) == LONGEST
     assert [entry.number for entry in history][:2] == [LONGEST + 3, LONGEST + 2]
+
+
+def test_the_history_keeps_no_large_images_and_has_a_budget(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    large = Image.new("RGB", (3000, 2000), "red")
+    person = Photo.read("me.png", png(large))
+    order = Order(person, "tryon", (SHIRT,), {"upper": Image.new("L", large.size, 255)})
+    result = dressed(client, order).result
+    assert result is not None
+    assert result.image.size == large.size
+    history = History()
+    entry = history.add(order, result)
+    assert entry.shown[0].size == (LONGEST_SHOWN, 683)
+    assert max(entry.result.mask_used.size) == LONGEST_SHOWN
+    assert history.size < 20 * 2**20
+    again = dressed(client, entry.order.again()).result
+    assert again is not None
+    assert again.mask_used.getextrema() == (255, 255)
+
+    alone = history.size
+    history.add(order, result)
+    assert alone < history.size < 2 * alone, "what entries share counts once"
+    monkeypatch.setattr("dressform.app.history.MOST_BYTES", history.size)
+    newest = history.add(order, result)
+    assert [entry.number for entry in history] == [3, 2]
+    monkeypatch.setattr("dressform.app.history.MOST_BYTES", 0)
+    newest = history.add(order, result)
+    assert list(history) == [newest]
 
 
 @pytest.mark.parametrize("task", ["tryon", "inpaint"])

@@ -5,11 +5,13 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 from dressform import Client, Retry
-from dressform.app import connection, gallery
+from dressform.app import connection, gallery, photos
 from dressform.app.session import Session
 from dressform.testing import FakeTransport
 
@@ -209,6 +211,25 @@ def test_another_seed_and_the_history() -> None:
     assert session.person.data == first.result.encoded[0]
     assert fake.requests[-1].model == "mask"
     assert not test.exception
+
+
+def test_a_picture_that_no_server_takes_is_told_and_one_too_large_is_encoded_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    test = visit(FakeTransport())
+    session = dress(test)
+    (entry,) = session.history
+    monkeypatch.setattr(photos, "MAX_ENCODED_BYTES", 1)
+    press(test, "further")
+    assert "save it smaller" in said(test.error)
+    assert session.person is gallery.PEOPLE[0].photo
+    noise = np.random.default_rng(1).integers(0, 256, (512, 384, 3), np.uint8)
+    entry.result.encoded[0] = photos.encoded(Image.fromarray(noise), "PNG")
+    monkeypatch.setattr(photos, "MAX_ENCODED_BYTES", len(entry.result.encoded[0]) - 1)
+    press(test, "further")
+    assert not test.error
+    assert session.person.size == (384, 512)
+    assert session.person.data.startswith(b"\xff\xd8"), "a JPEG"
 
 
 def test_several_pictures_of_one_request_can_be_looked_at() -> None:

@@ -25,6 +25,7 @@ def send(session: Session, client: Client, about: About, order: Order) -> None:
     steps = int(order.options.get("num_inference_steps") or about.num_inference_steps)
     with session.telling("run"):
         order.check()
+        order = order.packed()
         session.start(order, order.sent(client, preview_every(steps)))
 
 
@@ -82,14 +83,15 @@ def show_entry(session: Session, client: Client, about: About, entry: Entry) -> 
             send(session, client, about, entry.order.again())
             st.rerun()
         if st.button("Dress further", key="further", icon=":material/styler:", help="The picture becomes the person."):
-            session.choose_person(entry.photo(i))
+            with session.telling("further"):
+                session.choose_person(entry.photo(i))
             st.rerun()
+    if "further" in session.problems:
+        st.error(session.problems["further"])
     if about.feedback:
         _feedback(session, client, entry)
     with st.expander("What was repainted"):
-        st.image(
-            encoded(masks.overlay(entry.order.person.shown, entry.result.mask_used.convert("L"))), width=THUMBNAIL * 2
-        )
+        st.image(encoded(masks.overlay(entry.order.person.shown, entry.result.mask_used)), width=THUMBNAIL * 2)
 
 
 def show_history(session: Session) -> None:
@@ -106,8 +108,9 @@ def show_history(session: Session) -> None:
                     f"Nº {entry.number}", key=f"show-{entry.number}", type=kind, width="stretch", help=entry.line
                 ):
                     session.history.selected = entry
+                    session.problems.pop("further", None)
                     st.rerun()
-    st.caption("Kept for this visit alone: download what you want to keep.")
+    st.caption("Kept for this visit alone, the latest of them: download what you want to keep.")
 
 
 def _feedback(session: Session, client: Client, entry: Entry) -> None:
