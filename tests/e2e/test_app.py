@@ -26,6 +26,7 @@ from playwright.sync_api import Browser, Locator, expect, sync_playwright
 
 from dressform import Client
 from dressform.app import gallery
+from dressform.app.presence import AWAY_SECONDS
 from dressform_server import Server
 from dressform_server.ports import chosen_ports
 from e2e.browser import CHROMIUM, PATIENCE, Room
@@ -236,6 +237,25 @@ def test_a_request_can_be_cancelled(visit: Visit, demo_server: Server) -> None:
         stopped = client.stats()["denoise"].succeeded
         time.sleep(3)
         assert client.stats()["denoise"].succeeded == stopped
+
+
+def test_a_closed_tab_cancels_its_request(visit: Visit, demo_server: Server) -> None:
+    room = visit()
+    room.page.get_by_text("Settings", exact=True).click()
+    room.fill_number("Num inference steps", 150)
+    room.fill_number("Num images", 4)
+    room.fill_number("Height", 512)
+    room.fill_number("Width", 512)
+    with Client(demo_server.grpc_url) as client:
+        before = client.stats()["postprocess"].succeeded
+        room.button("Try it on").click()
+        room.page.get_by_text(STEP).first.wait_for()
+        room.leave()
+        time.sleep(AWAY_SECONDS + 5)
+        stopped = client.stats()["denoise"].succeeded
+        time.sleep(3)
+        assert client.stats()["denoise"].succeeded == stopped
+        assert client.stats()["postprocess"].succeeded == before
 
 
 def test_an_outfit_another_seed_and_the_history(visit: Visit, shots: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from dressform import About, Client, InvalidRequest, Progress
-from dressform.app import connection, gallery, prompts, settings
+from dressform.app import connection, gallery, presence, prompts, settings
 from dressform.app.history import LONGEST, History
 from dressform.app.masks import empty
 from dressform.app.order import Category, Order, Worn
@@ -175,6 +175,25 @@ def test_what_somebody_cancelled_is_no_error() -> None:
     session.finish()
     assert session.problems == {}
     assert len(session.history) == 0
+
+
+@pytest.mark.parametrize("back", [False, True])
+def test_a_request_is_cancelled_when_its_visitor_stays_away(back: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(presence, "AWAY_SECONDS", 0.05)
+    session = Session()
+    order = Order(PERSON, "tryon", (SHIRT,), {"upper": WHOLE})
+    fake = FakeTransport(step_seconds=0.02, default_steps=50)
+    with Client(transport=fake) as slow:
+        session.start(order, order.sent(slow, 1))
+        running = session.running
+        assert running is not None
+        presence.Visit(session, lambda: back).left()
+        assert running.wait(30)
+    session.finish()
+    assert len(session.history) == back
+    assert len(fake.cancellations) == (not back)
+    assert back or "was cancelled" in session.problems["run"]
+    session.abandon()  # nothing is under way
 
 
 def test_corrections_become_part_of_the_mask_and_another_person_starts_anew() -> None:

@@ -11,7 +11,7 @@ import streamlit as st
 from streamlit.errors import StreamlitSecretNotFoundError
 
 from dressform import About, Client, DressformError
-from dressform.app import connection, editor, gallery, inputs, results, settings
+from dressform.app import connection, editor, gallery, inputs, presence, results, settings
 from dressform.app.order import Category, Order
 from dressform.app.session import Session, sentence
 from dressform_contract import Task
@@ -27,6 +27,7 @@ def main(client: Client | None = None) -> None:
     st.html(_STYLE)
     st.title("Dressform", anchor=False)
     session = Session.current()
+    presence.stay(session)
     try:
         client = client or _connected()
         about = connection.about(client, client.url)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from dressform import About, Client
-from dressform.app import masks
+from dressform.app import masks, presence
 from dressform.app.comparison import comparison
 from dressform.app.history import Entry
 from dressform.app.inputs import THUMBNAIL, emphasis
@@ -39,6 +39,7 @@ def show_run(session: Session) -> None:
 
 @st.fragment(run_every=LOOK_SECONDS)
 def _progress(session: Session) -> None:
+    presence.stay(session)
     running = session.running
     if running is None or running.done:
         session.finish()

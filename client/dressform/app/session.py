@@ -93,6 +93,13 @@ class Session:
         elif not (running.cancelled and isinstance(running.error, Cancelled)) and running.error is not None:
             self.problems["run"] = sentence(running.error)
 
+    def abandon(self) -> None:
+        """Nobody is there any more: cancel the request under way."""
+        running = self.running
+        if running is not None and not running.done:
+            running.cancel()
+            self.problems["run"] = "The page was closed or out of reach for a while, so the request was cancelled."
+
     @contextmanager
     def telling(self, part: str) -> Iterator[None]:
         """What goes wrong inside is told in this part of the page, until it goes right."""
