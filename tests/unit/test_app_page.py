@@ -163,7 +163,15 @@ def test_a_person_that_is_not_found_can_be_masked_by_hand() -> None:
     fake = FakeTransport()
     fake.fail("PERSON_NOT_FOUND")
     test = visit(fake)
-    assert "Or paint the mask by hand" in said(test.error)
+    assert "paint the mask by hand" in said(test.error)
+    for _ in range(3):
+        test.run()
+    assert len(fake.requests) == 1, "a mask that failed is not asked for again by itself"
+    assert "paint the mask by hand" in said(test.error)
+    press(test, "restart")
+    assert len(fake.requests) == 2
+    assert not test.error
+    assert "is repainted" in said(test.caption)
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,8 @@ from dressform_contract import PARAMETERS
 MASK_SECONDS = 60.0
 """How long to wait for an automatic mask."""
 
+_ASK_AGAIN = "“Start the mask over” asks the server again."
+
 _GROW = PARAMETERS["mask_grow"]
 
 
@@ -44,7 +46,7 @@ def edit_masks(
             key = (category, session.grow)
             mask = _mask(session, client, about, key)
             made[category] = _canvas(session, key, mask) if editing else _shown(session, mask)
-    if st.button("Start the mask over", icon=":material/undo:", type="tertiary"):
+    if st.button("Start the mask over", key="restart", icon=":material/undo:", type="tertiary"):
         session.restart_masks()
         st.rerun()
     return made
@@ -57,18 +59,24 @@ def _mask(session: Session, client: Client, about: About, key: MaskKey) -> Image
     if not about.parser:
         st.caption("This server finds no masks by itself: switch on the correction, and paint what the garment covers.")
         return masks.empty(session.person.size)
+    found = _asked(session, client, key)
+    if found is None:
+        st.error(f"{session.failures[key]} Or switch on the correction and paint the mask by hand. {_ASK_AGAIN}")
+        return masks.empty(session.person.size)
+    return found
+
+
+def _asked(session: Session, client: Client, key: MaskKey) -> Image.Image | None:
+    """The server's mask, asked for once; None where it fails, and ``session.failures`` says why."""
     category, grow = key
+    if key in session.masks or key in session.failures:
+        return session.masks.get(key)
     try:
         with st.spinner("Finding the mask…"):
-            found = client.mask(
-                session.person.data,
-                category,
-                mask_grow=grow or None,
-                timeout=MASK_SECONDS,
-            )
+            found = client.mask(session.person.data, category, mask_grow=grow or None, timeout=MASK_SECONDS)
     except DressformError as error:
-        st.error(sentence(error) + " Or paint the mask by hand: switch on the correction.")
-        return masks.empty(session.person.size)
+        session.failures[key] = sentence(error)
+        return None
     session.masks[key] = found.mask_used
     return found.mask_used
 

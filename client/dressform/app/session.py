@@ -32,6 +32,7 @@ class Session:
 
     Attributes:
         masks: masks of the person: the server's, or as corrected.
+        failures: sentences about masks that the server could not make; it is not asked again for them.
         grow: pixels by which automatic masks are grown.
         painted: corrections on the canvas, and the masks that they are painted on.
         canvas: counts the canvases, so that a new one starts empty; ``uploads`` those of the upload fields.
@@ -41,6 +42,7 @@ class Session:
     person: Photo = field(default_factory=lambda: gallery.PEOPLE[0].photo)
     garments: list[Worn] = field(default_factory=lambda: [worn(gallery.GARMENTS[0])])
     masks: dict[MaskKey, Image.Image] = field(default_factory=dict)
+    failures: dict[MaskKey, str] = field(default_factory=dict)
     grow: int = 0
     painted: dict[MaskKey, tuple[Image.Image, NDArray[np.uint8]]] = field(default_factory=dict)
     canvas: int = 0
@@ -64,6 +66,7 @@ class Session:
     def restart_masks(self) -> None:
         """Forget the masks and their corrections."""
         self.masks.clear()
+        self.failures.clear()
         self.painted.clear()
         self.canvas += 1
 
