@@ -214,9 +214,30 @@ def test_one_garment_replaces_the_other_unless_there_may_be_several() -> None:
     session = Session()
     session.choose_garment(TROUSERS, several=False)
     assert session.garments == [TROUSERS]
-    for _ in range(6):
+    for _ in range(3):
         session.choose_garment(SHIRT, several=True)
-    assert session.garments == [SHIRT] * 4
+    with pytest.raises(InvalidRequest, match="up to 4 garments: remove one first"):
+        session.choose_garment(SHIRT, several=True)
+    assert session.garments == [TROUSERS, SHIRT, SHIRT, SHIRT]
+    session.remove_garment(0)
+    session.choose_garment(TROUSERS, several=True)
+    assert session.garments == [SHIRT, SHIRT, SHIRT, TROUSERS]
+
+
+def test_an_error_of_a_part_goes_when_something_else_is_chosen() -> None:
+    session = Session(problems={"person": "broken", "garment": "broken", "run": "another"})
+    session.choose_person(gallery.PEOPLE[1].photo)
+    session.choose_garment(SHIRT, several=False)
+    assert session.problems == {"run": "another"}
+
+
+def test_a_field_keeps_the_values_that_the_server_takes() -> None:
+    found = {field.parameter.name: field for field in settings.fields("tryon", ABOUT)}
+    assert 512 in found["height"]
+    assert 2048 not in found["height"]
+    assert 0.5 in found["strength"]
+    assert "ddim" in found["solver"]
+    assert "other" not in found["solver"]
 
 
 def test_the_history_forgets_the_oldest(client: Client) -> None:

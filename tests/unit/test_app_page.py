@@ -118,6 +118,74 @@ def test_several_garments_make_an_outfit_and_can_be_taken_off_again() -> None:
     assert not test.exception
 
 
+def test_outfit_and_settings_survive_another_task_and_a_server_that_is_away() -> None:
+    fake = FakeTransport()
+    test = visit(fake)
+    test.toggle(key="several").set_value(True).run()
+    test.button(key=f"sample-lower-{gallery.GARMENTS[2].seed}").click().run()
+    test.number_input(key="tryon-seed").set_value(7)
+    test.selectbox(key="tryon-solver").set_value("unipc")
+    test.text_input(key="words").set_value("tucked in").run()
+    test.segmented_control(key="task").set_value("inpaint").run()
+    test.selectbox(key="pattern").set_value("dots").run()
+    test.text_area(key="prompt").set_value("a long skirt").run()
+
+    def outage() -> None:
+        fake.ready = False
+        connection.about.clear()
+        test.run()
+        assert test.error
+        fake.ready = True
+        test.button(key="retry").click().run()
+        assert not test.error
+
+    outage()
+    assert test.text_area(key="prompt").value == "a long skirt"
+    assert test.selectbox(key="pattern").value == "dots"
+    test.segmented_control(key="task").set_value("tryon").run()
+    outage()
+    assert test.toggle(key="several").value
+    assert [garment.category for garment in session_of(test).garments] == ["upper", "lower"]
+    assert test.text_input(key="words").value == "tucked in"
+    dress(test)
+    assert fake.requests[-1].parameters == {"seed": 7, "solver": "unipc", "preview_every": 1}
+    assert not test.warning
+
+
+def test_pictures_and_the_request_under_way_stay_while_the_server_is_away() -> None:
+    fake = FakeTransport()
+    test = visit(fake)
+    dress(test)
+    dress(test)
+    fake.step_seconds, fake.default_steps = 0.05, 100
+    connection.about.clear()
+    test.run()
+    test.button(key="run").click().run()
+    fake.ready = False
+    connection.about.clear()
+    test.run()
+    assert "not ready yet" in said(test.error)
+    assert not test.exception
+    assert test.button(key="again").disabled
+    assert test.button(key="show-1").label == "Nº 1"
+    test.button(key="cancel").click().run()
+    session = session_of(test)
+    assert session.running is None or session.running.wait(SECONDS)
+    assert len(fake.cancellations) == 1
+    assert not test.feedback
+
+
+def test_a_fifth_garment_is_refused_with_a_sentence() -> None:
+    test = visit(FakeTransport())
+    test.toggle(key="several").set_value(True).run()
+    for sample in gallery.GARMENTS[1:5]:
+        test.button(key=f"sample-{sample.kind}-{sample.seed}").click().run()
+    assert "remove one first" in said(test.error)
+    assert len(session_of(test).garments) == 4
+    test.button(key="remove-0").click().run()
+    assert not test.error
+
+
 def test_the_automatic_category_shows_no_mask_and_says_why() -> None:
     fake = FakeTransport()
     test = visit(fake)

@@ -31,7 +31,10 @@ def edit_masks(
     wanted = list(dict.fromkeys(categories))
     st.subheader("What is repainted")
     editing = st.toggle(
-        "Correct by hand", key="editing", on_change=session.keep_corrections, disabled=not wanted and about.parser
+        "Correct by hand",
+        key=session.recall("editing"),
+        on_change=session.keep_corrections,
+        disabled=not wanted and about.parser,
     )
     if not wanted:
         st.image(encoded(session.person.shown), width=masks.canvas_size(session.person.size)[0])

@@ -18,6 +18,7 @@ from dressform_contract import Task
 
 TASKS: dict[Task, str] = {"tryon": "A garment's picture", "inpaint": "Words"}
 
+_WHERE = "where the model takes any"
 _STYLE = "<style>.stMainBlockContainer { padding-top: 2.5rem; padding-bottom: 3rem; }</style>"
 
 
@@ -28,6 +29,7 @@ def main(client: Client | None = None) -> None:
     st.title("Dressform", anchor=False)
     session = Session.current()
     presence.stay(session)
+    session.remember()
     try:
         client = client or _connected()
         about = connection.about(client, client.url)
@@ -36,12 +38,14 @@ def main(client: Client | None = None) -> None:
         if st.button("Try again", key="retry"):
             connection.about.clear()
             st.rerun()
+        results.show_last(session, None, None)
+        results.show_history(session)
         return
     _fitting_room(session, client, about)
 
 
 def _fitting_room(session: Session, client: Client, about: About) -> None:
-    task = _task(about)
+    task = _task(session, about)
     left, right = st.columns(2, gap="large")
     with left:
         inputs.choose_person(session)
@@ -49,7 +53,7 @@ def _fitting_room(session: Session, client: Client, about: About) -> None:
     category: Category = "auto"
     with right:
         if task == "inpaint":
-            category, prompt, negative = inputs.choose_words(about)
+            category, prompt, negative = inputs.choose_words(session, about)
             covered = [category]
         else:
             inputs.choose_garments(session)
@@ -61,28 +65,26 @@ def _fitting_room(session: Session, client: Client, about: About) -> None:
         st.subheader("Result")
         with st.expander("Settings"):
             if task == "tryon":
-                prompt = st.text_input("Words that help", key="words", placeholder="where the model takes any").strip()
-            options = settings.asked(task, about)
+                prompt = st.text_input("Words that help", key=session.recall("words"), placeholder=_WHERE).strip()
+            options = settings.asked(session, task, about)
         garments = tuple(session.garments) if task == "tryon" else ()
         order = Order(session.person, task, garments, made, category, prompt, negative, options)
         label = "Try it on" if task == "tryon" else "Paint it"
         if st.button(label, key="run", type="primary", width="stretch", disabled=session.running is not None):
             results.send(session, client, about, order)
             st.rerun()
-        results.show_run(session)
-        if session.history.selected is not None:
-            results.show_entry(session, client, about, session.history.selected)
+        results.show_last(session, client, about)
     results.show_history(session)
 
 
-def _task(about: About) -> Task:
+def _task(session: Session, about: About) -> Task:
     """Try-on or inpainting, as far as the server can."""
     if not about.tryon:
         st.caption("This server's model paints by words alone: it never learned to read a garment's picture.")
         return "inpaint"
-    return st.segmented_control(
-        "Dress in", list(TASKS), default="tryon", format_func=TASKS.__getitem__, key="task", required=True
-    )
+    key = session.recall("task", "tryon")
+    chosen = st.segmented_control("Dress in", list(TASKS), format_func=TASKS.__getitem__, key=key, required=True)
+    return chosen or "tryon"
 
 
 def _connected() -> Client:

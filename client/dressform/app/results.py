@@ -29,7 +29,14 @@ def send(session: Session, client: Client, about: About, order: Order) -> None:
         session.start(order, order.sent(client, preview_every(steps)))
 
 
-def show_run(session: Session) -> None:
+def show_last(session: Session, client: Client | None, about: About | None) -> None:
+    """The request under way, and the picture that is looked at; without a server (None) as far as it is known here."""
+    _show_run(session)
+    if session.history.selected is not None:
+        _show_entry(session, client, about, session.history.selected)
+
+
+def _show_run(session: Session) -> None:
     """The request under way, or what went wrong with the last one."""
     if session.running is not None:
         _progress(session)
@@ -57,7 +64,7 @@ def _progress(session: Session) -> None:
         st.rerun(scope="fragment")
 
 
-def show_entry(session: Session, client: Client, about: About, entry: Entry) -> None:
+def _show_entry(session: Session, client: Client | None, about: About | None, entry: Entry) -> None:
     """A picture beside its original, and what can be done with it."""
     i, shown = 0, entry.shown
     if len(shown) > 1:
@@ -79,8 +86,9 @@ def show_entry(session: Session, client: Client, about: About, entry: Entry) -> 
             on_click="ignore",
             icon=":material/download:",
         )
-        busy = session.running is not None
-        if st.button("Another seed", key="again", icon=":material/casino:", disabled=busy):
+        idle = client is not None and about is not None and session.running is None
+        again = st.button("Another seed", key="again", icon=":material/casino:", disabled=not idle)
+        if again and client is not None and about is not None:
             send(session, client, about, entry.order.again())
             st.rerun()
         if st.button("Dress further", key="further", icon=":material/styler:", help="The picture becomes the person."):
@@ -89,7 +97,7 @@ def show_entry(session: Session, client: Client, about: About, entry: Entry) -> 
             st.rerun()
     if "further" in session.problems:
         st.error(session.problems["further"])
-    if about.feedback:
+    if client is not None and about is not None and about.feedback:
         _feedback(session, client, entry)
     with st.expander("What was repainted"):
         st.image(encoded(masks.overlay(entry.order.person.shown, entry.result.mask_used)), width=THUMBNAIL * 2)
