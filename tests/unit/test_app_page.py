@@ -11,7 +11,7 @@ from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 from dressform import Client, Retry
-from dressform.app import connection, gallery, photos
+from dressform.app import connection, gallery, masks, photos
 from dressform.app.session import Session
 from dressform.testing import FakeTransport
 
@@ -186,14 +186,50 @@ def test_a_fifth_garment_is_refused_with_a_sentence() -> None:
     assert not test.error
 
 
-def test_the_automatic_category_shows_no_mask_and_says_why() -> None:
+def test_the_automatic_category_shows_the_masks_that_may_be_and_sends_none() -> None:
     fake = FakeTransport()
     test = visit(fake)
-    test.selectbox(key=f"category-0-{session_of(test).garments[0].photo.digest}").set_value("auto").run()
-    assert "when the garment is read" in said(test.caption)
+    session = session_of(test)
+    session.masks["upper", 0] = masks.empty(session.person.size)  # corrected by hand, and no use here
+    test.selectbox(key=f"category-0-{session.garments[0].photo.digest}").set_value("auto").run()
+    assert [request.parameters["category"] for request in fake.requests] == ["upper", "lower", "overall"]
+    assert [tab.label for tab in test.tabs] == ["Upper body", "Lower body", "Dress"]
+    assert "once that is sent, and repaints one of these masks" in said(test.caption)
+    assert "read as “Upper body”, 100% of the picture is repainted" in said(test.caption)
+    assert "picture of the one before" not in said(test.caption)
+    assert test.toggle(key="editing").disabled
     dress(test)
     assert "mask" not in fake.requests[-1].inputs
     assert fake.requests[-1].parameters["category"] == "auto"
+
+
+def test_an_automatic_garment_of_an_outfit_is_shown_beside_the_others() -> None:
+    fake = FakeTransport()
+    test = visit(fake)
+    test.toggle(key="several").set_value(True).run()
+    test.button(key=f"sample-lower-{gallery.GARMENTS[2].seed}").click().run()
+    digest = session_of(test).garments[1].photo.digest
+    fake.fail("PERSON_NOT_FOUND")
+    test.selectbox(key=f"category-1-{digest}").set_value("auto").run()
+    assert [tab.label for tab in test.tabs] == ["Upper body", "Automatic", "Upper body", "Lower body", "Dress"]
+    assert "picture of the one before" in said(test.caption)
+    assert "asks the server again" in said(test.error)
+    assert not test.exception
+    dress(test)
+    first, second = fake.requests[-2:]
+    assert "mask" in first.inputs
+    assert "mask" not in second.inputs
+
+
+def test_words_for_what_the_person_wears_send_the_mask_that_is_shown() -> None:
+    fake = FakeTransport()
+    test = visit(fake)
+    test.segmented_control(key="task").set_value("inpaint").run()
+    test.selectbox(key="words-category").set_value("auto").run()
+    assert fake.requests[-1].parameters["category"] == "auto"
+    assert "is repainted (tinted)" in said(test.caption)
+    dress(test)
+    assert "mask" in fake.requests[-1].inputs
 
 
 def test_words_follow_the_helper_and_can_be_rewritten() -> None:

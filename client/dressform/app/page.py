@@ -38,6 +38,7 @@ def main(client: Client | None = None) -> None:
         if st.button("Try again", key="retry"):
             connection.about.clear()
             st.rerun()
+        session.keep_corrections()  # the canvas is not drawn now
         results.show_last(session, None, None)
         results.show_history(session)
         return
@@ -54,13 +55,15 @@ def _fitting_room(session: Session, client: Client, about: About) -> None:
     with right:
         if task == "inpaint":
             category, prompt, negative = inputs.choose_words(session, about)
-            covered = [category]
+            covered = [category]  # auto is what the person wears: that mask is shown and sent
         else:
             inputs.choose_garments(session)
-            covered = [worn.category for worn in session.garments if worn.category != "auto" or not about.parser]
+            covered = [worn.category for worn in session.garments]
+    read = task == "tryon" and about.parser and "auto" in covered
     left, right = st.columns(2, gap="large")
     with left:
-        made = editor.edit_masks(session, client, about, covered)
+        wanted = [name for name in covered if not (read and name == "auto")]
+        made = editor.edit_masks(session, client, about, wanted, read=read)
     with right:
         st.subheader("Result")
         with st.expander("Settings"):

@@ -32,7 +32,7 @@ class Session:
     """A user's pictures, corrections, request under way and history.
 
     Attributes:
-        masks: masks of the person: the server's, or as corrected.
+        masks: masks of the person as corrected by hand; ``found`` are the server's.
         failures: sentences about masks that the server could not make; it is not asked again for them.
         grow: pixels by which automatic masks are grown.
         painted: corrections on the canvas, and the masks that they are painted on.
@@ -44,6 +44,7 @@ class Session:
     person: Photo = field(default_factory=lambda: gallery.PEOPLE[0].photo)
     garments: list[Worn] = field(default_factory=lambda: [worn(gallery.GARMENTS[0])])
     masks: dict[MaskKey, Image.Image] = field(default_factory=dict)
+    found: dict[MaskKey, Image.Image] = field(default_factory=dict)
     failures: dict[MaskKey, str] = field(default_factory=dict)
     grow: int = 0
     painted: dict[MaskKey, tuple[Image.Image, NDArray[np.uint8]]] = field(default_factory=dict)
@@ -87,6 +88,7 @@ class Session:
     def restart_masks(self) -> None:
         """Forget the masks and their corrections."""
         self.masks.clear()
+        self.found.clear()
         self.failures.clear()
         self.painted.clear()
         self.canvas += 1
