@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
-from dressform import About, Client, InvalidRequest, Progress
+from dressform import TLS, About, Client, InvalidRequest, Progress
 from dressform.app import connection, gallery, presence, prompts, settings
 from dressform.app.history import LONGEST, History
 from dressform.app.masks import empty
@@ -323,6 +324,18 @@ def test_the_address_is_from_flag_then_environment_then_secrets(
 def test_secrets_may_have_headers() -> None:
     assert connection.headers({"headers": {"authorization": "Bearer x"}}) == {"authorization": "Bearer x"}
     assert connection.headers({}) == {}
+    with pytest.raises(InvalidRequest, match=r"\[headers\]"):
+        connection.headers({"headers": "authorization: Bearer x"})
+
+
+def test_secrets_may_name_certificates(tmp_path: Path) -> None:
+    files = {name: str(tmp_path / name) for name in ("ca_file", "certificate_file", "key_file")}
+    with pytest.raises(InvalidRequest, match="ca_file: cannot read"):
+        connection.tls(files)
+    for file in files.values():
+        Path(file).touch()
+    assert connection.tls(files) == TLS(**files)
+    assert connection.tls({}) == TLS()
 
 
 def test_prompts_are_of_the_category() -> None:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import streamlit as st
 from PIL import Image
+from streamlit import config
+from streamlit.runtime.secrets import Secrets
 from streamlit.testing.v1 import AppTest
 
-from dressform import Client, Retry
+from dressform import Client, InvalidRequest, Retry
 from dressform.app import connection, gallery, masks, photos
 from dressform.app.session import Session
 from dressform.testing import FakeTransport
@@ -393,3 +398,50 @@ def test_the_address_is_read_where_the_page_runs(hidden: str, monkeypatch: pytes
     test.run()
     assert "127.0.0.1:9" in said(test.error)
     assert test.button(key="retry").label == "Try again"
+
+
+@pytest.fixture
+def secrets_file(tmp_path: Path) -> Iterator[Path]:
+    """Where Streamlit looks for secrets; there is none yet."""
+    path = tmp_path / "secrets.toml"
+    before = config.get_option("secrets.files")
+    config.set_option("secrets.files", [str(path)])
+    yield path
+    config.set_option("secrets.files", before)
+
+
+def test_no_file_of_secrets_is_fine_and_a_broken_one_is_told(
+    secrets_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(st, "secrets", Secrets())
+    assert connection.read_secrets() == {}
+    secrets_file.write_text("server = grpc://here:8001\n")
+    with pytest.raises(InvalidRequest, match=r"the page's secrets cannot be read \(.*line 1.*mend .*secrets\.toml"):
+        connection.read_secrets()
+    secrets_file.write_bytes(b"\xff")
+    with pytest.raises(InvalidRequest, match="cannot be read"):
+        connection.read_secrets()
+    secrets_file.write_text('server = "grpc://here:8001"\n')
+    assert connection.read_secrets() == {"server": "grpc://here:8001"}
+
+
+def test_broken_secrets_are_a_sentence_on_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> None:
+        raise InvalidRequest("the page's secrets cannot be read (line 1): mend secrets.toml")
+
+    monkeypatch.setattr(connection, "read_secrets", broken)
+    test = AppTest.from_file(gallery.FOLDER.parent / "page.py", default_timeout=SECONDS).run()
+    assert not test.exception
+    assert "mend secrets.toml" in said(test.error)
+
+
+def test_certificates_reach_the_connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DRESSFORM_URL", "grpcs://127.0.0.1:9")
+    test = AppTest.from_file(gallery.FOLDER.parent / "page.py", default_timeout=SECONDS)
+    test.secrets["ca_file"] = str(tmp_path / "ca.pem")
+    test.run()
+    assert "ca_file: cannot read" in said(test.error).replace("\\", "")
+    (tmp_path / "ca.pem").write_bytes(b"none")
+    test.run()
+    assert not test.exception
+    assert "127.0.0.1:9" in said(test.error)

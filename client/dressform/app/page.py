@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
-from typing import Any
 
 import streamlit as st
-from streamlit.errors import StreamlitSecretNotFoundError
 
 from dressform import About, Client, DressformError
 from dressform.app import connection, editor, gallery, inputs, presence, results, settings
@@ -92,17 +89,9 @@ def _task(session: Session, about: About) -> Task:
 
 def _connected() -> Client:
     """The client for the configured address."""
-    secrets = _secrets()
+    secrets = connection.read_secrets()
     url = connection.address(sys.argv[1:], os.environ, secrets)
-    return connection.connected(url, connection.headers(secrets))
-
-
-def _secrets() -> Mapping[str, Any]:
-    """Streamlit's secrets; none where there is no file of them."""
-    try:
-        return st.secrets.to_dict()
-    except StreamlitSecretNotFoundError:
-        return {}
+    return connection.connected(url, connection.headers(secrets), connection.tls(secrets))
 
 
 if __name__ == "__main__":
