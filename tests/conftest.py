@@ -11,8 +11,11 @@ import pytest
 # torch runs the tiny pipelines here; on few, shared cores its threads would only wait for one another.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# A shell ignores Ctrl-C for what it starts in the background, and tests of Ctrl-C may be started so.
+# What a shell ignores for a program in the background (Ctrl-C), or nohup, its children would ignore, too; what it has a
+# handler for, they do not. Tests of signals may be started so.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, lambda *_: None)
 
 
 @pytest.fixture(scope="session")

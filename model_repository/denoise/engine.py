@@ -108,7 +108,8 @@ class Engine:
         if self._window.cancelled(job):
             return Fault("CANCELLED", f"cancelled after {job.step} of {len(job.plan)} steps")
         allowed = job.options.deadline_ms
-        slack = slack_ns(job, now, 1e9 * self._times.seconds(job.shape, job.rows))
+        known = job.step or self._times.fresh(job.shape, job.rows, now / 1e9)
+        slack = slack_ns(job, now, 1e9 * self._times.seconds(job.shape, job.rows) if known else 0.0)
         if slack is None or slack >= 0:
             return None
         late = "passed" if (job.options.deadline_ns or 0) < now else "cannot be met any more"
@@ -140,7 +141,7 @@ class Engine:
         ended = self._clock()
         for job in chosen:
             job.step_ends_ns.append(ended)
-        self._account(batch, (ended - started) / 1e9)
+        self._account(batch, (ended - started) / 1e9, ended / 1e9)
         self._tell(ready, batch)
         return {}
 
@@ -189,8 +190,8 @@ class Engine:
         reason = str(error) if alone else f"the UNet call of {len(jobs)} jobs failed: {error}"
         return dict.fromkeys(jobs, Fault("ENGINE", reason))
 
-    def _account(self, batch: Batch, seconds: float) -> None:
-        self._times.observe(batch.jobs[0].shape, batch.rows, seconds)
+    def _account(self, batch: Batch, seconds: float, ended: float) -> None:
+        self._times.observe(batch.jobs[0].shape, batch.rows, seconds, ended)
         self._meter.count("dressform_steps_total", len(batch.jobs))
         self._meter.observe("dressform_unet_rows", batch.rows)
         self._meter.observe("dressform_step_seconds", seconds)

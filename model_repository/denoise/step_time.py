@@ -1,13 +1,23 @@
 """How long a UNet call takes, learned from the calls made: seconds = a + b × rows for each latent shape.
 
-Least squares with exponential forgetting, so that it follows a machine that slows down.
+Least squares with exponential forgetting, by calls and by idle time, so that it follows a machine that slows down and
+one that is fast again. What was measured a while ago tells nobody no: a request that an old estimate refused would
+never be measured, and the estimate never be mended.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 FORGET = 0.98
+"""What a call leaves of the weight of those before."""
+
+IDLE_SECONDS = 3.0
+"""Idle time that leaves 1/e of it."""
+
+FRESH_SECONDS = 1.0
+"""Age, at least, up to which an estimate may refuse; a call's own time, twice, where that is longer."""
 
 
 @dataclass
@@ -19,14 +29,18 @@ class _Fit:
     rows2: float = 0.0
     seconds: float = 0.0
     product: float = 0.0
+    ended: float = 0.0
 
-    def add(self, rows: int, seconds: float) -> None:
-        """One call; what was before counts a little less."""
-        self.n = FORGET * self.n + 1
-        self.rows = FORGET * self.rows + rows
-        self.rows2 = FORGET * self.rows2 + rows * rows
-        self.seconds = FORGET * self.seconds + seconds
-        self.product = FORGET * self.product + rows * seconds
+    def add(self, rows: int, seconds: float, ended: float) -> None:
+        """One call, which ended then; what was before counts a little less."""
+        idle = max(0.0, ended - seconds - self.ended) if self.n else 0.0
+        kept = FORGET * math.exp(-idle / IDLE_SECONDS)
+        self.n = kept * self.n + 1
+        self.rows = kept * self.rows + rows
+        self.rows2 = kept * self.rows2 + rows * rows
+        self.seconds = kept * self.seconds + seconds
+        self.product = kept * self.product + rows * seconds
+        self.ended = ended
 
     @property
     def line(self) -> tuple[float, float]:
@@ -45,9 +59,14 @@ class StepTime:
 
     _fits: dict[tuple[int, ...], _Fit] = field(default_factory=dict)
 
-    def observe(self, shape: tuple[int, ...], rows: int, seconds: float) -> None:
-        """A call of ``rows`` rows took ``seconds``."""
-        self._fits.setdefault(shape, _Fit()).add(rows, seconds)
+    def observe(self, shape: tuple[int, ...], rows: int, seconds: float, ended: float) -> None:
+        """A call of ``rows`` rows took ``seconds``; it ended at ``ended``, in seconds of any clock."""
+        self._fits.setdefault(shape, _Fit()).add(rows, seconds, ended)
+
+    def fresh(self, shape: tuple[int, ...], rows: int, now: float) -> bool:
+        """Whether the estimate is recent enough to refuse something."""
+        latest = max((fit.ended for fit in self._fits.values()), default=-math.inf)
+        return now - latest <= max(FRESH_SECONDS, 2 * self.seconds(shape, rows))
 
     def line(self, shape: tuple[int, ...]) -> tuple[float, float] | None:
         """(a, b) of seconds = a + b × rows; None before any call."""

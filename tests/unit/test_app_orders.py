@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
-from dressform import About, Client, InvalidRequest, Progress
-from dressform.app import connection, gallery, prompts, settings
+from dressform import TLS, About, Client, InvalidRequest, Progress
+from dressform.app import connection, gallery, presence, prompts, settings
 from dressform.app.history import LONGEST, History
 from dressform.app.masks import empty
 from dressform.app.order import Category, Order, Worn
+from dressform.app.photos import LONGEST_SHOWN, Photo
 from dressform.app.running import Running, said
 from dressform.app.session import Session, sentence, worn
 from dressform.client import DEFAULT_URL
@@ -33,6 +35,12 @@ def fake() -> FakeTransport:
 @pytest.fixture
 def client(fake: FakeTransport) -> Client:
     return Client(transport=fake)
+
+
+def png(image: Image.Image) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, "PNG")
+    return stream.getvalue()
 
 
 def dressed(client: Client, order: Order) -> Running:
@@ -170,6 +178,25 @@ def test_what_somebody_cancelled_is_no_error() -> None:
     assert len(session.history) == 0
 
 
+@pytest.mark.parametrize("back", [False, True])
+def test_a_request_is_cancelled_when_its_visitor_stays_away(back: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(presence, "AWAY_SECONDS", 0.05)
+    session = Session()
+    order = Order(PERSON, "tryon", (SHIRT,), {"upper": WHOLE})
+    fake = FakeTransport(step_seconds=0.02, default_steps=50)
+    with Client(transport=fake) as slow:
+        session.start(order, order.sent(slow, 1))
+        running = session.running
+        assert running is not None
+        presence.Visit(session, lambda: back).left()
+        assert running.wait(30)
+    session.finish()
+    assert len(session.history) == back
+    assert len(fake.cancellations) == (not back)
+    assert back or "was cancelled" in session.problems["run"]
+    session.abandon()  # nothing is under way
+
+
 def test_corrections_become_part_of_the_mask_and_another_person_starts_anew() -> None:
     import numpy as np
 
@@ -188,9 +215,30 @@ def test_one_garment_replaces_the_other_unless_there_may_be_several() -> None:
     session = Session()
     session.choose_garment(TROUSERS, several=False)
     assert session.garments == [TROUSERS]
-    for _ in range(6):
+    for _ in range(3):
         session.choose_garment(SHIRT, several=True)
-    assert session.garments == [SHIRT] * 4
+    with pytest.raises(InvalidRequest, match="up to 4 garments: remove one first"):
+        session.choose_garment(SHIRT, several=True)
+    assert session.garments == [TROUSERS, SHIRT, SHIRT, SHIRT]
+    session.remove_garment(0)
+    session.choose_garment(TROUSERS, several=True)
+    assert session.garments == [SHIRT, SHIRT, SHIRT, TROUSERS]
+
+
+def test_an_error_of_a_part_goes_when_something_else_is_chosen() -> None:
+    session = Session(problems={"person": "broken", "garment": "broken", "run": "another"})
+    session.choose_person(gallery.PEOPLE[1].photo)
+    session.choose_garment(SHIRT, several=False)
+    assert session.problems == {"run": "another"}
+
+
+def test_a_field_keeps_the_values_that_the_server_takes() -> None:
+    found = {field.parameter.name: field for field in settings.fields("tryon", ABOUT)}
+    assert 512 in found["height"]
+    assert 2048 not in found["height"]
+    assert 0.5 in found["strength"]
+    assert "ddim" in found["solver"]
+    assert "other" not in found["solver"]
 
 
 def test_the_history_forgets_the_oldest(client: Client) -> None:
@@ -202,6 +250,33 @@ def test_the_history_forgets_the_oldest(client: Client) -> None:
         history.add(order, result)
     assert len(history) == LONGEST
     assert [entry.number for entry in history][:2] == [LONGEST + 3, LONGEST + 2]
+
+
+def test_the_history_keeps_no_large_images_and_has_a_budget(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    large = Image.new("RGB", (3000, 2000), "red")
+    person = Photo.read("me.png", png(large))
+    order = Order(person, "tryon", (SHIRT,), {"upper": Image.new("L", large.size, 255)})
+    result = dressed(client, order).result
+    assert result is not None
+    assert result.image.size == large.size
+    history = History()
+    entry = history.add(order, result)
+    assert entry.shown[0].size == (LONGEST_SHOWN, 683)
+    assert max(entry.result.mask_used.size) == LONGEST_SHOWN
+    assert history.size < 20 * 2**20
+    again = dressed(client, entry.order.again()).result
+    assert again is not None
+    assert again.mask_used.getextrema() == (255, 255)
+
+    alone = history.size
+    history.add(order, result)
+    assert alone < history.size < 2 * alone, "what entries share counts once"
+    monkeypatch.setattr("dressform.app.history.MOST_BYTES", history.size)
+    newest = history.add(order, result)
+    assert [entry.number for entry in history] == [3, 2]
+    monkeypatch.setattr("dressform.app.history.MOST_BYTES", 0)
+    newest = history.add(order, result)
+    assert list(history) == [newest]
 
 
 @pytest.mark.parametrize("task", ["tryon", "inpaint"])
@@ -249,6 +324,18 @@ def test_the_address_is_from_flag_then_environment_then_secrets(
 def test_secrets_may_have_headers() -> None:
     assert connection.headers({"headers": {"authorization": "Bearer x"}}) == {"authorization": "Bearer x"}
     assert connection.headers({}) == {}
+    with pytest.raises(InvalidRequest, match=r"\[headers\]"):
+        connection.headers({"headers": "authorization: Bearer x"})
+
+
+def test_secrets_may_name_certificates(tmp_path: Path) -> None:
+    files = {name: str(tmp_path / name) for name in ("ca_file", "certificate_file", "key_file")}
+    with pytest.raises(InvalidRequest, match="ca_file: cannot read"):
+        connection.tls(files)
+    for file in files.values():
+        Path(file).touch()
+    assert connection.tls(files) == TLS(**files)
+    assert connection.tls({}) == TLS()
 
 
 def test_prompts_are_of_the_category() -> None:

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import streamlit as st
+from PIL import Image
+from streamlit import config
+from streamlit.runtime.secrets import Secrets
 from streamlit.testing.v1 import AppTest
 
-from dressform import Client, Retry
-from dressform.app import connection, gallery
+from dressform import Client, InvalidRequest, Retry
+from dressform.app import connection, gallery, masks, photos
 from dressform.app.session import Session
 from dressform.testing import FakeTransport
 
@@ -116,14 +123,118 @@ def test_several_garments_make_an_outfit_and_can_be_taken_off_again() -> None:
     assert not test.exception
 
 
-def test_the_automatic_category_shows_no_mask_and_says_why() -> None:
+def test_outfit_and_settings_survive_another_task_and_a_server_that_is_away() -> None:
     fake = FakeTransport()
     test = visit(fake)
-    test.selectbox(key=f"category-0-{session_of(test).garments[0].photo.digest}").set_value("auto").run()
-    assert "when the garment is read" in said(test.caption)
+    test.toggle(key="several").set_value(True).run()
+    test.button(key=f"sample-lower-{gallery.GARMENTS[2].seed}").click().run()
+    test.number_input(key="tryon-seed").set_value(7)
+    test.selectbox(key="tryon-solver").set_value("unipc")
+    test.text_input(key="words").set_value("tucked in").run()
+    test.segmented_control(key="task").set_value("inpaint").run()
+    test.selectbox(key="pattern").set_value("dots").run()
+    test.text_area(key="prompt").set_value("a long skirt").run()
+
+    def outage() -> None:
+        fake.ready = False
+        connection.about.clear()
+        test.run()
+        assert test.error
+        fake.ready = True
+        test.button(key="retry").click().run()
+        assert not test.error
+
+    outage()
+    assert test.text_area(key="prompt").value == "a long skirt"
+    assert test.selectbox(key="pattern").value == "dots"
+    test.segmented_control(key="task").set_value("tryon").run()
+    outage()
+    assert test.toggle(key="several").value
+    assert [garment.category for garment in session_of(test).garments] == ["upper", "lower"]
+    assert test.text_input(key="words").value == "tucked in"
+    dress(test)
+    assert fake.requests[-1].parameters == {"seed": 7, "solver": "unipc", "preview_every": 1}
+    assert not test.warning
+
+
+def test_pictures_and_the_request_under_way_stay_while_the_server_is_away() -> None:
+    fake = FakeTransport()
+    test = visit(fake)
+    dress(test)
+    dress(test)
+    fake.step_seconds, fake.default_steps = 0.05, 100
+    connection.about.clear()
+    test.run()
+    test.button(key="run").click().run()
+    fake.ready = False
+    connection.about.clear()
+    test.run()
+    assert "not ready yet" in said(test.error)
+    assert not test.exception
+    assert test.button(key="again").disabled
+    assert test.button(key="show-1").label == "Nº 1"
+    test.button(key="cancel").click().run()
+    session = session_of(test)
+    assert session.running is None or session.running.wait(SECONDS)
+    assert len(fake.cancellations) == 1
+    assert not test.feedback
+
+
+def test_a_fifth_garment_is_refused_with_a_sentence() -> None:
+    test = visit(FakeTransport())
+    test.toggle(key="several").set_value(True).run()
+    for sample in gallery.GARMENTS[1:5]:
+        test.button(key=f"sample-{sample.kind}-{sample.seed}").click().run()
+    assert "remove one first" in said(test.error)
+    assert len(session_of(test).garments) == 4
+    test.button(key="remove-0").click().run()
+    assert not test.error
+
+
+def test_the_automatic_category_shows_the_masks_that_may_be_and_sends_none() -> None:
+    fake = FakeTransport()
+    test = visit(fake)
+    session = session_of(test)
+    session.masks["upper", 0] = masks.empty(session.person.size)  # corrected by hand, and no use here
+    test.selectbox(key=f"category-0-{session.garments[0].photo.digest}").set_value("auto").run()
+    assert [request.parameters["category"] for request in fake.requests] == ["upper", "lower", "overall"]
+    assert [tab.label for tab in test.tabs] == ["Upper body", "Lower body", "Dress"]
+    assert "once that is sent, and repaints one of these masks" in said(test.caption)
+    assert "read as “Upper body”, 100% of the picture is repainted" in said(test.caption)
+    assert "picture of the one before" not in said(test.caption)
+    assert test.toggle(key="editing").disabled
     dress(test)
     assert "mask" not in fake.requests[-1].inputs
     assert fake.requests[-1].parameters["category"] == "auto"
+
+
+def test_an_automatic_garment_of_an_outfit_is_shown_beside_the_others() -> None:
+    fake = FakeTransport()
+    test = visit(fake)
+    test.toggle(key="several").set_value(True).run()
+    test.button(key=f"sample-lower-{gallery.GARMENTS[2].seed}").click().run()
+    digest = session_of(test).garments[1].photo.digest
+    fake.fail("PERSON_NOT_FOUND")
+    test.selectbox(key=f"category-1-{digest}").set_value("auto").run()
+    assert [tab.label for tab in test.tabs] == ["Upper body", "Automatic", "Upper body", "Lower body", "Dress"]
+    assert "picture of the one before" in said(test.caption)
+    assert "asks the server again" in said(test.error)
+    assert not test.exception
+    dress(test)
+    first, second = fake.requests[-2:]
+    assert "mask" in first.inputs
+    assert "mask" not in second.inputs
+
+
+def test_words_for_what_the_person_wears_send_the_mask_that_is_shown() -> None:
+    fake = FakeTransport()
+    test = visit(fake)
+    test.segmented_control(key="task").set_value("inpaint").run()
+    test.selectbox(key="words-category").set_value("auto").run()
+    assert fake.requests[-1].parameters["category"] == "auto"
+    assert "is repainted (tinted)" in said(test.caption)
+    dress(test)
+    assert "mask" in fake.requests[-1].inputs
 
 
 def test_words_follow_the_helper_and_can_be_rewritten() -> None:
@@ -161,7 +272,15 @@ def test_a_person_that_is_not_found_can_be_masked_by_hand() -> None:
     fake = FakeTransport()
     fake.fail("PERSON_NOT_FOUND")
     test = visit(fake)
-    assert "Or paint the mask by hand" in said(test.error)
+    assert "paint the mask by hand" in said(test.error)
+    for _ in range(3):
+        test.run()
+    assert len(fake.requests) == 1, "a mask that failed is not asked for again by itself"
+    assert "paint the mask by hand" in said(test.error)
+    press(test, "restart")
+    assert len(fake.requests) == 2
+    assert not test.error
+    assert "is repainted" in said(test.caption)
 
 
 @pytest.mark.parametrize(
@@ -209,6 +328,25 @@ def test_another_seed_and_the_history() -> None:
     assert session.person.data == first.result.encoded[0]
     assert fake.requests[-1].model == "mask"
     assert not test.exception
+
+
+def test_a_picture_that_no_server_takes_is_told_and_one_too_large_is_encoded_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    test = visit(FakeTransport())
+    session = dress(test)
+    (entry,) = session.history
+    monkeypatch.setattr(photos, "MAX_ENCODED_BYTES", 1)
+    press(test, "further")
+    assert "save it smaller" in said(test.error)
+    assert session.person is gallery.PEOPLE[0].photo
+    noise = np.random.default_rng(1).integers(0, 256, (512, 384, 3), np.uint8)
+    entry.result.encoded[0] = photos.encoded(Image.fromarray(noise), "PNG")
+    monkeypatch.setattr(photos, "MAX_ENCODED_BYTES", len(entry.result.encoded[0]) - 1)
+    press(test, "further")
+    assert not test.error
+    assert session.person.size == (384, 512)
+    assert session.person.data.startswith(b"\xff\xd8"), "a JPEG"
 
 
 def test_several_pictures_of_one_request_can_be_looked_at() -> None:
@@ -260,3 +398,50 @@ def test_the_address_is_read_where_the_page_runs(hidden: str, monkeypatch: pytes
     test.run()
     assert "127.0.0.1:9" in said(test.error)
     assert test.button(key="retry").label == "Try again"
+
+
+@pytest.fixture
+def secrets_file(tmp_path: Path) -> Iterator[Path]:
+    """Where Streamlit looks for secrets; there is none yet."""
+    path = tmp_path / "secrets.toml"
+    before = config.get_option("secrets.files")
+    config.set_option("secrets.files", [str(path)])
+    yield path
+    config.set_option("secrets.files", before)
+
+
+def test_no_file_of_secrets_is_fine_and_a_broken_one_is_told(
+    secrets_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(st, "secrets", Secrets())
+    assert connection.read_secrets() == {}
+    secrets_file.write_text("server = grpc://here:8001\n")
+    with pytest.raises(InvalidRequest, match=r"the page's secrets cannot be read \(.*line 1.*mend .*secrets\.toml"):
+        connection.read_secrets()
+    secrets_file.write_bytes(b"\xff")
+    with pytest.raises(InvalidRequest, match="cannot be read"):
+        connection.read_secrets()
+    secrets_file.write_text('server = "grpc://here:8001"\n')
+    assert connection.read_secrets() == {"server": "grpc://here:8001"}
+
+
+def test_broken_secrets_are_a_sentence_on_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> None:
+        raise InvalidRequest("the page's secrets cannot be read (line 1): mend secrets.toml")
+
+    monkeypatch.setattr(connection, "read_secrets", broken)
+    test = AppTest.from_file(gallery.FOLDER.parent / "page.py", default_timeout=SECONDS).run()
+    assert not test.exception
+    assert "mend secrets.toml" in said(test.error)
+
+
+def test_certificates_reach_the_connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DRESSFORM_URL", "grpcs://127.0.0.1:9")
+    test = AppTest.from_file(gallery.FOLDER.parent / "page.py", default_timeout=SECONDS)
+    test.secrets["ca_file"] = str(tmp_path / "ca.pem")
+    test.run()
+    assert "ca_file: cannot read" in said(test.error).replace("\\", "")
+    (tmp_path / "ca.pem").write_bytes(b"none")
+    test.run()
+    assert not test.exception
+    assert "127.0.0.1:9" in said(test.error)

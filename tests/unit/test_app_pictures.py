@@ -68,6 +68,21 @@ def test_pictures_too_large_for_the_server_are_refused(monkeypatch: pytest.Monke
         Photo.read("long.png", bytes(2 * 2**20))
 
 
+def test_what_is_too_large_to_send_is_encoded_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    noise = np.random.default_rng(1).integers(0, 256, (300, 200, 3), np.uint8)
+    data = encoded(Image.fromarray(noise))
+    assert photos.sendable(data) is data
+    best, worst = (len(encoded(Image.fromarray(noise), "JPEG", quality=q, subsampling=0)) for q in (95, 75))
+    for limit, most in ((best, best), (best - 1, best - 1), (worst, worst)):
+        monkeypatch.setattr(photos, "MAX_ENCODED_BYTES", limit)
+        photo = Photo.read("Picture 1", photos.sendable(data))
+        assert len(photo.data) <= most
+        assert photo.size == (200, 300)
+    monkeypatch.setattr(photos, "MAX_ENCODED_BYTES", worst // 2)
+    with pytest.raises(InvalidRequest, match="Picture 1 has"):
+        Photo.read("Picture 1", photos.sendable(data))
+
+
 @pytest.mark.parametrize("of", [*gallery.PEOPLE, *gallery.GARMENTS], ids=lambda of: of.path.stem)
 def test_the_gallery_is_the_wardrobes_and_was_never_trained_on(of: gallery.Sample) -> None:
     drawn = sample(of.seed, None if of.kind == "person" else of.kind, 512, 384)

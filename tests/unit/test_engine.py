@@ -118,6 +118,23 @@ def test_a_cancelled_jobs_rows_are_free_at_the_next_step() -> None:
     assert bench.unet.calls == [4, 2]
 
 
+def test_an_old_estimate_ends_no_job() -> None:
+    """One slow call must not refuse all that come after it, for it would never be made good."""
+    bench = Bench()
+    bench.unet.seconds = 5.0
+    bench.admit(make_job(seed=1, num_inference_steps=1))
+    bench.run()
+    bench.unet.seconds = 0.01
+    endings = []
+    for number in range(2, 8):
+        bench.clock.now += 3_000_000_000
+        bench.admit(make_job(seed=number, num_inference_steps=20, deadline_ms=10_000, started_ns=bench.clock.now))
+        bench.run()
+        endings.append(bench.window.endings[-1])
+    assert endings[-3:] == ["finished"] * 3
+    assert len(bench.unet.calls) > 6, "each was at least tried"
+
+
 def test_deadlines_end_jobs_as_soon_as_they_are_hopeless() -> None:
     bench = Bench()  # a step takes 100 ms
     bench.admit(make_job(seed=1, num_inference_steps=4, deadline_ms=450))

@@ -110,7 +110,7 @@ def test_shapes_take_turns() -> None:
 def test_step_time_learns_a_line(a: float, b: float, rows: list[int]) -> None:
     times = StepTime()
     for n in rows:
-        times.observe((4, 8, 8), n, a + b * n)
+        times.observe((4, 8, 8), n, a + b * n, 0.0)
     for n in set(rows):
         assert times.seconds((4, 8, 8), n) == pytest.approx(a + b * n, rel=1e-3)
     assert times.seconds((4, 8, 16), rows[0]) == pytest.approx(2 * (a + b * rows[0]), rel=1e-3)
@@ -121,5 +121,17 @@ def test_step_time_is_unknown_before_the_first_call_and_follows_a_slower_machine
     assert times.line((4, 8, 8)) is None
     assert times.seconds((4, 8, 8), 2) == 0
     for seconds in [1.0] * 100 + [3.0] * 400:
-        times.observe((4, 8, 8), 2, seconds)
+        times.observe((4, 8, 8), 2, seconds, 0.0)
     assert times.seconds((4, 8, 8), 2) == pytest.approx(3, rel=0.01)
+
+
+def test_step_time_forgets_while_nothing_runs() -> None:
+    times = StepTime()
+    for call in range(1, 101):
+        times.observe((4, 8, 8), 2, 3.0, 3.0 * call)
+    times.observe((4, 8, 8), 2, 1.0, 301.0)
+    assert times.seconds((4, 8, 8), 2) > 2.9, "one quick call among many"
+    times.observe((4, 8, 8), 2, 1.0, 332.0)
+    assert times.seconds((4, 8, 8), 2) == pytest.approx(1, rel=0.01)
+    assert times.fresh((4, 8, 8), 2, 333.9)
+    assert not times.fresh((4, 8, 8), 2, 335.0)

@@ -19,67 +19,98 @@ from dressform_contract import PARAMETERS
 MASK_SECONDS = 60.0
 """How long to wait for an automatic mask."""
 
+_ASK_AGAIN = "“Start the mask over” asks the server again."
+_READABLE: tuple[Category, ...] = ("upper", "lower", "overall")
+_READ = (
+    "Automatic: the server reads from the garment's picture what it covers, once that is sent, and repaints one of "
+    "these masks. Choose what the garment covers to settle which, and to correct it by hand."
+)
+_READ_LATER = " For each garment but the first it is found anew, on the picture of the one before."
+
 _GROW = PARAMETERS["mask_grow"]
 
 
 def edit_masks(
-    session: Session, client: Client, about: About, categories: Iterable[Category]
+    session: Session, client: Client, about: About, categories: Iterable[Category], *, read: bool
 ) -> dict[Category, Image.Image]:
-    """Shows the mask of each category on the person, and returns it as it will be sent."""
+    """Shows the mask of each category on the person, and returns it as it will be sent.
+
+    ``read``: the category of a garment is read from its picture, after it is sent. No mask is sent for it, so those
+    that the server may choose from are shown, without the corrections.
+    """
     wanted = list(dict.fromkeys(categories))
     st.subheader("What is repainted")
     editing = st.toggle(
-        "Correct by hand", key="editing", on_change=session.keep_corrections, disabled=not wanted and about.parser
+        "Correct by hand", key=session.recall("editing"), on_change=session.keep_corrections, disabled=not wanted
     )
-    if not wanted:
-        st.image(encoded(session.person.shown), width=masks.canvas_size(session.person.size)[0])
-        st.caption("Automatic: the mask is found when the garment is read. Choose what it covers to see the mask here.")
-        return {}
-    if editing:
+    if editing and wanted:
         _tools(session, about)
     made: dict[Category, Image.Image] = {}
-    tabs = st.tabs([CATEGORIES[category] for category in wanted]) if len(wanted) > 1 else [st.container()]
-    for tab, category in zip(tabs, wanted, strict=True):
+    names = [CATEGORIES[category] for category in wanted] + [CATEGORIES["auto"]] * read
+    tabs = st.tabs(names) if len(names) > 1 else [st.container()]
+    for tab, category in zip(tabs, wanted, strict=False):
         with tab:
             key = (category, session.grow)
             mask = _mask(session, client, about, key)
             made[category] = _canvas(session, key, mask) if editing else _shown(session, mask)
-    if st.button("Start the mask over", icon=":material/undo:", type="tertiary"):
+    if read:
+        with tabs[-1]:
+            _choices(session, client)
+    if st.button("Start the mask over", key="restart", icon=":material/undo:", type="tertiary"):
         session.restart_masks()
         st.rerun()
     return made
 
 
+def _choices(session: Session, client: Client) -> None:
+    """The masks of which the server takes one when it has read the garment's picture."""
+    st.caption(_READ + (_READ_LATER if len(session.garments) > 1 else ""))
+    for tab, category in zip(st.tabs([CATEGORIES[category] for category in _READABLE]), _READABLE, strict=True):
+        with tab:
+            key = (category, 0)
+            found = _asked(session, client, key)
+            if found is None:
+                st.error(f"{session.failures[key]} {_ASK_AGAIN}")
+            else:
+                _shown(session, found, f"If the garment is read as “{CATEGORIES[category]}”, ")
+
+
 def _mask(session: Session, client: Client, about: About, key: MaskKey) -> Image.Image:
-    """The mask as it is known; else the server's; else an empty one, to be painted by hand."""
+    """The mask as it was corrected; else the server's; else an empty one, to be painted by hand."""
     if key in session.masks:
         return session.masks[key]
     if not about.parser:
         st.caption("This server finds no masks by itself: switch on the correction, and paint what the garment covers.")
         return masks.empty(session.person.size)
+    found = _asked(session, client, key)
+    if found is None:
+        st.error(f"{session.failures[key]} Or switch on the correction and paint the mask by hand. {_ASK_AGAIN}")
+        return masks.empty(session.person.size)
+    return found
+
+
+def _asked(session: Session, client: Client, key: MaskKey) -> Image.Image | None:
+    """The server's mask, asked for once; None where it fails, and ``session.failures`` says why."""
     category, grow = key
+    if key in session.found or key in session.failures:
+        return session.found.get(key)
     try:
         with st.spinner("Finding the mask…"):
-            found = client.mask(
-                session.person.data,
-                category,
-                mask_grow=grow or None,
-                timeout=MASK_SECONDS,
-            )
+            found = client.mask(session.person.data, category, mask_grow=grow or None, timeout=MASK_SECONDS)
     except DressformError as error:
-        st.error(sentence(error) + " Or paint the mask by hand: switch on the correction.")
-        return masks.empty(session.person.size)
-    session.masks[key] = found.mask_used
+        session.failures[key] = sentence(error)
+        return None
+    session.found[key] = found.mask_used
     return found.mask_used
 
 
-def _shown(session: Session, mask: Image.Image) -> Image.Image:
+def _shown(session: Session, mask: Image.Image, condition: str = "") -> Image.Image:
     st.image(
         encoded(masks.overlay(session.person.shown, mask)),
         width=masks.canvas_size(session.person.size)[0],
         alt="the person with the mask tinted",
     )
-    st.caption(f"{masks.share(mask):.0%} of the picture is repainted (tinted).")
+    st.caption(f"{condition}{masks.share(mask):.0%} of the picture is repainted (tinted).")
     return mask
 
 

@@ -29,7 +29,7 @@ THUMBNAIL = 80
 def choose_person(session: Session) -> None:
     """A photo of a person: from the gallery, a file or the camera."""
     st.subheader("Person")
-    source = _source("person")
+    source = _source(session, "person")
     if source == "Samples":
         sample = _sample_of(gallery.PEOPLE, [session.person])
         if sample is not None:
@@ -46,10 +46,10 @@ def choose_person(session: Session) -> None:
 def choose_garments(session: Session) -> None:
     """Photos of garments: from the gallery, files or the camera; one, or several one after another."""
     st.subheader("Garment")
-    source = _source("garment")
+    source = _source(session, "garment")
     several = st.toggle(
         "Several, one after another",
-        key="several",
+        key=session.recall("several"),
         help=f"Each garment goes on the picture of the one before; up to {MOST_GARMENTS}.",
     )
     if not several:
@@ -57,7 +57,8 @@ def choose_garments(session: Session) -> None:
     if source == "Samples":
         sample = _sample_of(gallery.GARMENTS, [garment.photo for garment in session.garments])
         if sample is not None:
-            session.choose_garment(worn(sample), several=several)
+            with session.telling("garment"):
+                session.choose_garment(worn(sample), several=several)
             st.rerun()
     else:
         _taken(session, "garment", source, several=several)
@@ -66,33 +67,35 @@ def choose_garments(session: Session) -> None:
         _garment_row(session, i, garment)
 
 
-def choose_words(about: About | None) -> tuple[Category, str, str]:
+def choose_words(session: Session, about: About | None) -> tuple[Category, str, str]:
     """What to paint, in words, with the helper: category, prompt, negative prompt."""
     st.subheader("Garment in words")
     known = [category for category in CATEGORIES if category != "auto" or about is None or about.parser]
-    category = _category("It covers", known, known[0], "words-category")
+    category = _category("It covers", known, known[0], session.recall("words-category", known[0], known))
     columns = st.columns(2)
     kinds = prompts.kinds(category)
     with columns[0]:
-        st.selectbox("Garment", kinds, key=f"kind-{category}", on_change=_helped, args=(category,))
-        st.selectbox("Colour", prompts.COLOURS, key="colour", on_change=_helped, args=(category,))
+        key = session.recall(f"kind-{category}", kinds[0], kinds)
+        st.selectbox("Garment", kinds, key=key, on_change=_helped, args=(category,))
+        key = session.recall("colour", prompts.COLOURS[0])
+        st.selectbox("Colour", prompts.COLOURS, key=key, on_change=_helped, args=(category,))
     with columns[1]:
-        pattern: Any = st.selectbox(
-            "Pattern", list(prompts.TEMPLATES), index=1, key="pattern", on_change=_helped, args=(category,)
-        )
+        patterns = list(prompts.TEMPLATES)
+        key = session.recall("pattern", patterns[1])
+        pattern: Any = st.selectbox("Pattern", patterns, key=key, on_change=_helped, args=(category,))
         st.selectbox(
             "Second colour",
             prompts.COLOURS,
-            index=len(prompts.COLOURS) - 1,
-            key="second",
+            key=session.recall("second", prompts.COLOURS[-1]),
             disabled=not prompts.needs_second(pattern),
             on_change=_helped,
             args=(category,),
         )
+    session.recall("prompt")
     if "prompt" not in st.session_state or st.session_state.get("helped") != category:
         _helped(category)
     prompt = st.text_area("Prompt", key="prompt", height=68, help="Made by the fields above; write what you like.")
-    negative = st.text_input("Not in the picture", key="negative", placeholder="optional")
+    negative = st.text_input("Not in the picture", key=session.recall("negative"), placeholder="optional")
     return category, prompt.strip(), negative.strip()
 
 
@@ -109,10 +112,9 @@ def emphasis(chosen: bool) -> Literal["primary", "secondary"]:
     return "primary" if chosen else "secondary"
 
 
-def _source(part: str) -> str:
-    chosen = st.segmented_control(
-        f"{part} from", SOURCES, default=SOURCES[0], key=f"{part}-source", label_visibility="collapsed", required=True
-    )
+def _source(session: Session, part: str) -> str:
+    key = session.recall(f"{part}-source", SOURCES[0])
+    chosen = st.segmented_control(f"{part} from", SOURCES, key=key, label_visibility="collapsed", required=True)
     return chosen or SOURCES[0]
 
 
@@ -174,7 +176,7 @@ def _garment_row(session: Session, i: int, garment: Worn) -> None:
             session.garments[i] = replace(garment, category=category)
             st.rerun()
         if several and st.button("Remove", key=f"remove-{i}", icon=":material/close:"):
-            del session.garments[i]
+            session.remove_garment(i)
             st.rerun()
 
 

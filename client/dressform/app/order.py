@@ -30,13 +30,14 @@ class Worn:
 class Order:
     """A try-on of ``garments`` one after another, or an inpainting of what ``category`` covers by ``prompt``.
 
-    ``masks`` are by category, 8-bit grey at the person's size; a garment whose category has none gets the server's.
+    ``masks`` are by category, 8-bit grey at the person's size, or such a picture as PNG (see `packed`); a garment whose
+    category has none gets the server's.
     """
 
     person: Photo
     task: Task
     garments: tuple[Worn, ...] = ()
-    masks: Mapping[Category, Image.Image] = field(default_factory=dict)
+    masks: Mapping[Category, Image.Image | bytes] = field(default_factory=dict)
     category: Category = "auto"
     prompt: str = ""
     negative_prompt: str = ""
@@ -63,11 +64,15 @@ class Order:
         if self.task == "inpaint" and not self.prompt:
             raise InvalidRequest("say in the prompt what to paint")
         for mask in self.masks.values():
-            if not share(mask):
+            if isinstance(mask, Image.Image) and not share(mask):
                 raise InvalidRequest(
                     "the mask is empty, so nothing would be repainted: switch on “Correct by hand” and paint what "
                     "the garment covers"
                 )
+
+    def packed(self) -> Order:
+        """The same, its masks as PNG: so it takes little memory while it is kept. Check it before."""
+        return replace(self, masks={category: _png(mask) for category, mask in self.masks.items()})
 
     def again(self) -> Order:
         """The same with another seed: the client draws one."""
@@ -85,7 +90,7 @@ class Order:
             "request_id": str(uuid.uuid4()),
             "negative_prompt": self.negative_prompt or None,
         }
-        masks = {category: encoded(mask, "PNG") for category, mask in self.masks.items()}
+        masks = {category: _png(mask) for category, mask in self.masks.items()}
         if self.task == "inpaint":
             return client.submit_inpaint(self.person.data, masks[self.category], self.prompt, **keywords)
         if len(self.garments) == 1 and self.garments[0].category not in masks:
@@ -97,3 +102,7 @@ class Order:
             prompt=self.prompt or None,
             **keywords,
         )
+
+
+def _png(mask: Image.Image | bytes) -> bytes:
+    return mask if isinstance(mask, bytes) else encoded(mask, "PNG")

@@ -17,6 +17,9 @@ FILE_TYPES = ("jpg", "jpeg", "png", "webp")
 LONGEST_SHOWN = 1024
 """Longest side of what the page shows, in pixels. What is sent keeps its size."""
 
+JPEG_QUALITIES = (95, 85, 75)
+"""Tried in turn with a picture that has too many bytes to be sent."""
+
 
 @dataclass(frozen=True)
 class Photo:
@@ -59,6 +62,23 @@ class Photo:
             ) from error
         shown.thumbnail((LONGEST_SHOWN, LONGEST_SHOWN))
         return cls(name, data, shown, size)
+
+
+def sendable(data: bytes) -> bytes:
+    """``data``, a picture, as it is where the server takes it; else as a JPEG of the best quality that it takes.
+
+    A photo of 24 million pixels has 40 MB as PNG, which is what results come as.
+    """
+    fitting = data
+    for quality in JPEG_QUALITIES:
+        if len(fitting) <= MAX_ENCODED_BYTES:
+            break
+        stream = io.BytesIO()
+        with Image.open(io.BytesIO(data)) as image:
+            profile = image.info.get("icc_profile") if image.mode == "RGB" else None
+            flattened(image).save(stream, "JPEG", quality=quality, subsampling=0, icc_profile=profile)
+        fitting = stream.getvalue()
+    return fitting
 
 
 def flattened(image: Image.Image) -> Image.Image:

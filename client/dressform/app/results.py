@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from dressform import About, Client
-from dressform.app import masks
+from dressform.app import masks, presence
 from dressform.app.comparison import comparison
 from dressform.app.history import Entry
 from dressform.app.inputs import THUMBNAIL, emphasis
@@ -25,10 +25,18 @@ def send(session: Session, client: Client, about: About, order: Order) -> None:
     steps = int(order.options.get("num_inference_steps") or about.num_inference_steps)
     with session.telling("run"):
         order.check()
+        order = order.packed()
         session.start(order, order.sent(client, preview_every(steps)))
 
 
-def show_run(session: Session) -> None:
+def show_last(session: Session, client: Client | None, about: About | None) -> None:
+    """The request under way, and the picture that is looked at; without a server (None) as far as it is known here."""
+    _show_run(session)
+    if session.history.selected is not None:
+        _show_entry(session, client, about, session.history.selected)
+
+
+def _show_run(session: Session) -> None:
     """The request under way, or what went wrong with the last one."""
     if session.running is not None:
         _progress(session)
@@ -38,6 +46,7 @@ def show_run(session: Session) -> None:
 
 @st.fragment(run_every=LOOK_SECONDS)
 def _progress(session: Session) -> None:
+    presence.stay(session)
     running = session.running
     if running is None or running.done:
         session.finish()
@@ -55,7 +64,7 @@ def _progress(session: Session) -> None:
         st.rerun(scope="fragment")
 
 
-def show_entry(session: Session, client: Client, about: About, entry: Entry) -> None:
+def _show_entry(session: Session, client: Client | None, about: About | None, entry: Entry) -> None:
     """A picture beside its original, and what can be done with it."""
     i, shown = 0, entry.shown
     if len(shown) > 1:
@@ -77,19 +86,21 @@ def show_entry(session: Session, client: Client, about: About, entry: Entry) -> 
             on_click="ignore",
             icon=":material/download:",
         )
-        busy = session.running is not None
-        if st.button("Another seed", key="again", icon=":material/casino:", disabled=busy):
+        idle = client is not None and about is not None and session.running is None
+        again = st.button("Another seed", key="again", icon=":material/casino:", disabled=not idle)
+        if again and client is not None and about is not None:
             send(session, client, about, entry.order.again())
             st.rerun()
         if st.button("Dress further", key="further", icon=":material/styler:", help="The picture becomes the person."):
-            session.choose_person(entry.photo(i))
+            with session.telling("further"):
+                session.choose_person(entry.photo(i))
             st.rerun()
-    if about.feedback:
+    if "further" in session.problems:
+        st.error(session.problems["further"])
+    if client is not None and about is not None and about.feedback:
         _feedback(session, client, entry)
     with st.expander("What was repainted"):
-        st.image(
-            encoded(masks.overlay(entry.order.person.shown, entry.result.mask_used.convert("L"))), width=THUMBNAIL * 2
-        )
+        st.image(encoded(masks.overlay(entry.order.person.shown, entry.result.mask_used)), width=THUMBNAIL * 2)
 
 
 def show_history(session: Session) -> None:
@@ -106,8 +117,9 @@ def show_history(session: Session) -> None:
                     f"Nº {entry.number}", key=f"show-{entry.number}", type=kind, width="stretch", help=entry.line
                 ):
                     session.history.selected = entry
+                    session.problems.pop("further", None)
                     st.rerun()
-    st.caption("Kept for this visit alone: download what you want to keep.")
+    st.caption("Kept for this visit alone, the latest of them: download what you want to keep.")
 
 
 def _feedback(session: Session, client: Client, entry: Entry) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import streamlit as st
 
 from dressform import About
+from dressform.app.session import Session
 from dressform_contract import PARAMETERS, TASK_PARAMETERS, Parameter, Task, Value
 
 ELSEWHERE = frozenset({"category", "mask_grow", "mask_invert", "preview_every"})
@@ -52,6 +53,12 @@ class Field:
             return self.parameter.doc
         return f"{self.parameter.doc} From {self.minimum:.16g} to {self.maximum:.16g}."
 
+    def __contains__(self, value: object) -> bool:
+        """Whether it may hold ``value``."""
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            return self.minimum <= value <= self.maximum
+        return isinstance(value, bool) or value in self.choices
+
 
 def fields(task: Task, about: About | None) -> list[Field]:
     """The fields of ``task``; ``about`` narrows them to what the server can do."""
@@ -78,19 +85,20 @@ def _words(value: Value) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def asked(task: Task, about: About | None) -> dict[str, Any]:
+def asked(session: Session, task: Task, about: About | None) -> dict[str, Any]:
     """Draws the fields, and returns the options that somebody set. The others are the server's to choose."""
     known = fields(task, about)
     columns = st.columns(2)
     values = {}
     for i, field in enumerate(known):
         with columns[i % 2]:
-            values[field.parameter.name] = _widget(field, f"{task}-{field.parameter.name}")
+            values[field.parameter.name] = _widget(session, field, f"{task}-{field.parameter.name}")
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _widget(field: Field, key: str) -> Value | None:
+def _widget(session: Session, field: Field, key: str) -> Value | None:
     kind = field.parameter.kind
+    session.recall(key, choices=field)
     if kind == "choice":
         return st.selectbox(field.label, field.choices, index=None, placeholder=field.default, help=field.help, key=key)
     if kind == "boolean":

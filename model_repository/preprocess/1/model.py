@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 import wire
+from denoise.step_time import FRESH_SECONDS
 from jobs.entry import IdInUse, TableFull
 from jobs.table import JobTable
 from metrics import Recorder
@@ -88,9 +89,11 @@ class TritonPythonModel:
         return wire.refuse(fault)
 
     def check_deadline(self, task, options):
-        """Refuse at once what could not be done in time even alone."""
+        """Refuse at once what could not be done in time even alone, by what was measured just now (``step_time``)."""
         health, deadline = self.table.health(), options["deadline_ms"]
         if deadline is None or health is None:
+            return
+        if time.monotonic_ns() - health.beat_ns > max(1e9 * FRESH_SECONDS, 2e6 * health.step_ms):
             return
         latents = options["height"] * options["width"] // self.export.factor**2 * (2 if task == "tryon" else 1)
         least = unet_calls(options, self.export) * latents * health.latent_us / 1000
