@@ -6,6 +6,7 @@ BENCHMARKS: dict[str, tuple[str, tuple[str, ...]]] = {
     "peers": ("the same pictures by diffusers, optimum and each engine", ("-m", "dressform_bench.peers")),
     "load": ("a closed loop of users (Locust)", ("-m", "locust", "-f", str(Path(__file__).with_name("locustfile.py")))),
     "openloop": ("the rate that keeps the SLO, by step and by request", ("-m", "dressform_bench.openloop")),
+    "simulate": ("fleets of 1 to 256 servers, simulated by the real scheduler", ("-m", "dressform_bench.simulate")),
     "step-overhead": ("what lies between two UNet calls", ("-m", "dressform_bench.step_overhead")),
     "import-time": ("what importing the client costs", ("-m", "dressform_bench.import_time")),
     "trace": ("a picture of the steps of jobs over time", ("-m", "dressform_bench.trace")),
