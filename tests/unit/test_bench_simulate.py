@@ -168,8 +168,9 @@ def test_a_full_server_refuses() -> None:
     arrivals = [Arrival(0.01 * k, MIX[0], k) for k in range(5)]
     few = simulated(arrivals, TIMES, replace(LIMITS, max_jobs=2))
     assert [one.error for one in few] == ["", "", "Overloaded", "Overloaded", "Overloaded"]
-    late = [Arrival(0.0, MIX[-1], 0), Arrival(0.5, MIX[-1], 1)]
-    assert [one.error for one in simulated(late, TIMES, replace(LIMITS, max_work_seconds=0.5))] == ["", "Overloaded"]
+    late = [Arrival(at, MIX[-1], 0) for at in (0.0, 0.5, 5.0)]  # the last one finds it idle
+    outcomes = simulated(late, TIMES, replace(LIMITS, max_work_seconds=0.5))
+    assert [one.error for one in outcomes] == ["", "Overloaded", ""]
 
 
 def test_the_servers_needed_are_the_fewest_that_keep_the_slo() -> None:
@@ -200,6 +201,22 @@ def test_a_fit_finds_the_times_of_the_server_that_was_simulated() -> None:
     assert found.overlap == pytest.approx(true.overlap, abs=0.25)
     with pytest.raises(ValueError, match="0 UNet calls in a row are too few"):
         fitted("none", [], [])
+
+
+def test_no_part_of_a_fit_is_below_nothing() -> None:
+    """Steps that take 0.1 s for each row beyond the first, as if a call itself gave time back."""
+    alone = [
+        (1.0, {"milliseconds": {"preprocess": 1, "encode": 1, "wait": 1, "decode": 1, "postprocess": 1, "total": 5}})
+    ]
+    infos = []
+    for rows in (2, 8):
+        ends = [10_000 * rows + 100.0 * (rows - 1) * step for step in range(1, 41)]
+        infos.append(
+            {**alone[0][1], "arrived_ns": 0, "step_ends_ms": ends, "batch_sizes": [1] * 40, "unet_rows": 40 * rows}
+        )
+    found = fitted("steep", [(1.0, info) for info in infos], alone)
+    assert 0 < found.step(1) < found.step(2) < found.step(8) == pytest.approx(0.7, rel=0.05)
+    assert found.overlap == 0
 
 
 def test_calls_with_a_job_that_is_not_known_are_left_out() -> None:

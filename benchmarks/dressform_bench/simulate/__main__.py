@@ -14,9 +14,10 @@ denoising, take the time that a step-time model says. It is one of
 
 Requests are those of ``dressform_bench.openloop``: six kinds, Poisson arrivals. What the numbers mean:
 
-- *load*: the rate over the fleet's solo capacity, servers / the mean of the mix's solo times. *rate* (requests/s): all.
+- *load*: the rate over the fleet's solo capacity, servers / the mean of the mix's solo times. *offered* (requests/s):
+  what the schedule really held.
 - *goodput* (requests/s): those answered within the SLO, ``--slo`` × the solo time of their own kind; its limit is the
-  rate. *share*: of all; refused requests (a full server's; nobody tries another) are not within it.
+  offered rate. *share*: of all; refused requests (a full server's; nobody tries another) are not within it.
 - *p50, p95, p99* (s): latency of answered requests. *batch*: mean jobs in a UNet call.
 - *servers needed*: the fewest, up to 256, that keep the SLO for ``--kept`` of the requests.
 - *error*: simulated / measured - 1, with step times from other arrivals than those compared; *own times*: with those
@@ -191,9 +192,10 @@ def _figures(study: Study, options: argparse.Namespace) -> dict[str, Any]:
 
 def _line(row: Mapping[str, Any]) -> str:
     return (
-        f"{row['servers']:4} servers  {row['routing']:12}  load {row['load']:<4g}  rate {row['rate_per_s']:9.4g}/s  "
-        f"goodput {row['goodput_per_s']:9.4g}/s  share {row['share_within_slo'] or 0:4.0%}  p50 {row['p50_s']} s  "
-        f"p95 {row['p95_s']} s  p99 {row['p99_s']} s  batch {row['mean_batch']}  refused {row['refused']}"
+        f"{row['servers']:4} servers  {row['routing']:12}  load {row['load']:<4g}  "
+        f"offered {row['offered_per_s']:7.4g}/s  goodput {row['goodput_per_s']:7.4g}/s  "
+        f"share {row['share_within_slo'] or 0:4.0%}  p50 {row['p50_s']} s  p95 {row['p95_s']} s  p99 {row['p99_s']} s  "
+        f"batch {row['mean_batch']}  refused {row['refused']}"
     )
 
 

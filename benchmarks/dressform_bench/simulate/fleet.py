@@ -19,7 +19,7 @@ MOST = 256
 MOST_REQUESTS = 1_000_000
 """In one row."""
 
-_FIGURES = ("goodput_per_s", "share_within_slo", "p50_s", "p95_s", "p99_s", "mean_batch", "refused")
+_FIGURES = ("offered_per_s", "goodput_per_s", "share_within_slo", "p50_s", "p95_s", "p99_s", "mean_batch", "refused")
 
 
 @dataclass(frozen=True)

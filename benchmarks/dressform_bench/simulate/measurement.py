@@ -65,7 +65,7 @@ Timed = Sequence[tuple[float, Info]]
 def fitted(name: str, loaded: Timed, alone: Timed) -> StepTimes:
     """The times of a server: of its steps and the way to the client under a load, of the rest from requests alone.
 
-    A call takes a + b × rows + c × changes (least squares); each request is two changes, and they are what the work
+    A call takes a + b × rows + c × changes; each request is two changes, and they are what the work
     around its denoising takes of the denoiser.
 
     Raises:
@@ -74,20 +74,33 @@ def fitted(name: str, loaded: Timed, alone: Timed) -> StepTimes:
     found = calls([info for _, info in loaded])
     if len(found) < LEAST_CALLS:
         raise ValueError(f"{len(found)} UNet calls in a row are too few for a fit: {LEAST_CALLS} are needed")
-    table = np.array([(1, call.rows, call.changes) for call in found])
-    fixed, per_row, change = np.linalg.lstsq(table, np.array([call.seconds for call in found]), rcond=None)[0].tolist()
+    fixed, per_row, change = _line(found)
     before, after = _median(alone, "preprocess", "encode", "wait"), _median(alone, "decode", "postprocess")
     way = statistics.median(seconds - info["milliseconds"]["total"] / 1000 for seconds, info in loaded)
     return StepTimes(
         name=name,
         source=f"{len(found)} UNet calls under load, {len(alone)} requests alone",
-        step_seconds={rows: max(1e-6, fixed + max(0.0, per_row) * rows) for rows in ROWS},
+        step_seconds={rows: fixed + per_row * rows for rows in ROWS},
         before_seconds=before,
         after_seconds=after,
         answer_seconds=max(0.0, way),
         between_steps_seconds=0.0,
-        overlap=min(1.0, max(0.0, 2 * change / (before + after))),
+        overlap=min(1.0, 2 * change / (before + after)),
     )
+
+
+def _line(found: Sequence[Call]) -> list[float]:
+    """a, b and c of `fitted` by least squares; where one comes out below 0, without it."""
+    table = np.array([(1, call.rows, call.changes) for call in found])
+    seconds = np.array([call.seconds for call in found])
+    weights, kept = np.zeros(3), [0, 1, 2]
+    while kept:
+        weights[:] = 0
+        weights[kept] = np.linalg.lstsq(table[:, kept], seconds, rcond=None)[0]
+        if weights.min() >= 0:
+            break
+        kept.remove(int(weights.argmin()))
+    return [float(weight) for weight in weights]
 
 
 def _median(answers: Timed, *parts: str) -> float:

@@ -156,7 +156,8 @@ class Server:
 
     def accepts(self, number: int, kind: Kind, now: float, in_flight: int) -> bool:
         """Take a request in, unless the server is full: the rule of the stage ``preprocess``."""
-        if in_flight >= self._limits.max_jobs or self._work_ms > 1000 * self._limits.max_work_seconds:
+        work_ms = self._watcher.work_ms if now >= self.now else self._work_ms  # a step's figures are told at its end
+        if in_flight >= self._limits.max_jobs or work_ms > 1000 * self._limits.max_work_seconds:
             return False
         self._encoded.append((self._worked("before", now, self._times.before_seconds), number, kind))
         return True
@@ -173,7 +174,7 @@ class Server:
         Afterwards the server's ``now`` is the end of the UNet call.
         """
         self.now = now
-        self._work_ms = self._watcher.work_ms  # as of the last step's end: it is told then
+        self._work_ms = self._watcher.work_ms
         while self._encoded and self._encoded[0][0] <= now:
             _, number, kind = self._encoded.popleft()
             self._scheduler.admit(number, job(kind))

@@ -94,7 +94,7 @@ def compared(
     together = summary([one for run in runs for one in run], solo, slo, seconds * len(runs))
     simulation, own_times = summary(expected, solo, slo, seconds), summary(own, solo, slo, seconds)
     each = [summary(run, solo, slo, seconds) for run in runs]
-    names = (*FIGURES, "share_within_slo", "mean_batch")
+    names = (*FIGURES, "share_within_slo", "mean_batch", "refused", "failed")
     return {
         "measured": {name: together[name] for name in names},
         "simulated": {name: simulation[name] for name in names},
