@@ -230,11 +230,11 @@ def test_errors_are_relative_to_what_was_measured() -> None:
     def run(latency: float) -> list[Outcome]:
         return [Outcome(MIX[0], 0, 0, latency, info={"batch_sizes": [1]})]
 
-    row = compared([run(1.0), run(1.5)], run(2.0), run(1.0), {MIX[0]: 0.9}, 2.0, seconds=10)
+    row = compared([run(1.0), run(1.5)], run(2.0), [run(1.0), run(1.0)], {MIX[0]: 0.9}, 2.0, seconds=10)
     assert row["error"] == {"p50_s": 1.0, "p95_s": pytest.approx(2 / 1.5 - 1, abs=1e-4), "goodput_per_s": -1.0}
     assert row["own_error"]["p50_s"] == 0
     assert row["spread"]["p50_s"] == 0.5
-    assert compared([run(9.0)], run(1.0), run(1.0), {MIX[0]: 0.9}, 2.0, 10)["error"]["goodput_per_s"] is None
+    assert compared([run(9.0)], run(1.0), [run(1.0)], {MIX[0]: 0.9}, 2.0, 10)["error"]["goodput_per_s"] is None
 
 
 def test_step_times_between_and_beyond_the_rows_known() -> None:
@@ -324,6 +324,8 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         (["--affine", "1", "1", "--loads", "-2"], "--loads: must be above 0, not -2"),
         (["--affine", "1", "1", "--kept", "1.5"], "--kept: must be above 0 and at most 1, not 1.5"),
         (["--affine", "1", "1", "--routing", "random"], "--routing: invalid choice: 'random'"),
+        (["--affine", "1", "1", "--device", "1", "1"], "--device is the UNet's of --validate"),
+        (["--validate", "x", "--device", "-1", "1"], "--device: must be at least 0, not -1"),
         (["--table", "/nowhere.json"], "/nowhere.json is no table of step times"),
         (["--repository", "/nowhere"], "/nowhere is no export"),
         (["--validate", "/nowhere"], "/nowhere is no export"),

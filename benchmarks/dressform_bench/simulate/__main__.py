@@ -10,7 +10,8 @@ denoising, take the time that a step-time model says. It is one of
   around that delays the denoiser: 0 to 1) and ``source``. A record's ``step_time_model`` is such an object,
 - ``--affine A B``: a step of r rows takes A + B × r seconds, and there is nothing else,
 - ``--validate EXPORT``: measured now, on this machine. The export is served on Triton, and arrivals at three rates go
-  both to it and to the simulation, which must tell what it does.
+  both to it and to the simulation, which must tell what it does. With ``--device A B`` its UNet sleeps for A + B × rows
+  seconds instead of computing, as if on a device of its own: neighbours on this machine's cores then matter less.
 
 Requests are those of ``dressform_bench.openloop``: six kinds, Poisson arrivals. What the numbers mean:
 
@@ -50,6 +51,9 @@ from dressform_export.errors import ExportError
 SETTINGS = ("batching", "servers", "loads", "slo", "kept", "seconds", "requests", "seed")
 """The options that make runs comparable."""
 
+OF_VALIDATION = ("validate_loads", "validate_seconds", "device", "pixels", "onnx_threads", "engine")
+"""And those of a validation."""
+
 MEAN_SOLOS = 50
 """Mean solo times that the arrivals of a row last, if nothing else is asked for."""
 
@@ -59,6 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(argv)
     validation = None
+    if options.device is not None and options.validate is None:
+        parser.error("--device is the UNet's of --validate")
     try:
         limits = Limits.of(options.validate or options.repository, options.engine)
         if options.max_rows is not None:
@@ -73,7 +79,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, ExportError) as error:
         parser.error(str(error))
     options.seconds = study.seconds
-    settings = {name: getattr(options, name) for name in SETTINGS} | vars(limits)
+    names = SETTINGS if validation is None else SETTINGS + OF_VALIDATION
+    settings = {name: getattr(options, name) for name in names} | vars(limits)
     record = {
         **results.header("simulate", argv, settings),
         "model": options.model or times.name,
@@ -120,6 +127,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--engine", help="of the export; default its own default")
     parser.add_argument("--validate-loads", type=_positive, nargs="+", default=[0.5, 1, 1.5], metavar="LOAD")
     parser.add_argument("--validate-seconds", type=_positive, default=10.0, help="of arrivals, for each load, twice")
+    parser.add_argument(
+        "--device", type=_seconds, nargs=2, metavar=("A", "B"), help="validate with a UNet asleep for A + B × rows s"
+    )
     parser.add_argument("--pixels", type=_count, default=64, help="side of the pictures that validate")
     parser.add_argument("--onnx-threads", type=_count, default=1, help="of the server that validates")
     parser.add_argument("--model", help="its name in the record")
@@ -137,6 +147,13 @@ def _positive(text: str) -> float:
     value = _number(text)
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"must be above 0, not {text}")
+    return value
+
+
+def _seconds(text: str) -> float:
+    value = _number(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be at least 0, not {text}")
     return value
 
 

@@ -15,7 +15,7 @@ from dressform_bench.simulate.step_times import StepTimes
 SAME_CALL_MS = 0.01
 """Step ends that lie closer are of one UNet call: they are the same instant, rounded to a microsecond."""
 
-LEAST_CALLS = 50
+LEAST_CALLS = 20
 """UNet calls from which a line is fitted."""
 
 ROWS = (1, 2, 4, 8, 16, 32)

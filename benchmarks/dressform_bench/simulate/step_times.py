@@ -93,7 +93,8 @@ class StepTimes:
 
     def record(self) -> dict[str, Any]:
         """As JSON; `read_table` reads it again."""
-        return asdict(self) | {"step_seconds": {str(rows): round(s, 6) for rows, s in self.step_seconds.items()}}
+        record = {name: round(value, 6) if isinstance(value, float) else value for name, value in asdict(self).items()}
+        return record | {"step_seconds": {str(rows): round(s, 6) for rows, s in self.step_seconds.items()}}
 
 
 @lru_cache(maxsize=256)

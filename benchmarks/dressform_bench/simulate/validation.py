@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from dressform_bench.goodput import Outcome, summary
 from dressform_bench.openloop import Caller, offered, served
 from dressform_bench.schedule import MIX, Kind, capacity, poisson
+from dressform_bench.simulate.device import asleep
 from dressform_bench.simulate.events import simulated
 from dressform_bench.simulate.measurement import Info, fitted
 from dressform_bench.simulate.server import Limits
@@ -31,8 +34,12 @@ def validated(repository: Path, options: argparse.Namespace) -> tuple[StepTimes,
     The times come from arrivals of their own, at solo capacity, which are none of those that are compared; they take
     turns with those, so that a machine whose speed drifts drifts for both.
     """
-    with served(repository, options.batching, options) as client:
-        caller = Caller(client, options.pixels)
+    with ExitStack() as stack:
+        served_one = repository
+        if options.device is not None:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            served_one = asleep(repository, folder, *options.device)
+        caller = Caller(stack.enter_context(served(served_one, options.batching, options)), options.pixels)
         for count in (1, 2, 4, 8, 16):
             caller.together(MIX[1], count)
         rate = capacity(solo_seconds(alone(caller)))
@@ -47,12 +54,13 @@ def validated(repository: Path, options: argparse.Namespace) -> tuple[StepTimes,
             loaded += offered(caller, poisson(rate, seconds / 2, MIX, seed))
             runs[load].append(offered(caller, schedule))
     idle = [(taken, info) for _, taken, info in single]
-    times = fitted(f"{repository} on this machine", answers(loaded), idle)
+    unet = "" if options.device is None else ", its UNet asleep for {:g} + {:g} × rows s".format(*options.device)
+    times = fitted(f"{repository} on this machine{unet}", answers(loaded), idle)
     solo, limits = solo_seconds(single), Limits.of(repository, options.engine)
     rows = []
     for load, schedule in schedules.items():
-        own_times = fitted("own", answers([one for run in runs[load] for one in run]), idle)
-        expected, own = (simulated(schedule, used, limits, batching=options.batching) for used in (times, own_times))
+        own_times = [fitted("own", answers(run), idle) for run in runs[load]]
+        expected, *own = (simulated(schedule, used, limits, batching=options.batching) for used in (times, *own_times))
         row = compared(runs[load], expected, own, solo, options.slo, seconds)
         rows.append({"load": load, "rate_per_s": round(load * rate, 4)} | row)
     return times, rows
@@ -81,19 +89,20 @@ def solo_seconds(single: Alone) -> dict[Kind, float]:
 def compared(
     runs: Sequence[Sequence[Outcome]],
     expected: Sequence[Outcome],
-    own: Sequence[Outcome],
+    own: Sequence[Sequence[Outcome]],
     solo: Mapping[Kind, float],
     slo: float,
     seconds: float,
 ) -> dict[str, dict[str, float | None]]:
     """The figures of all ``runs`` together, those of the simulation, and what they differ by.
 
-    ``error`` is simulated / measured - 1, ``own_error`` that of the simulation with the ``runs``' own step times, and
-    ``spread`` the highest of the runs / the lowest - 1.
+    ``error`` is simulated / measured - 1; ``own_error`` that of ``own``, each simulated with the step times of its run,
+    together; ``spread`` is the highest of the runs / the lowest - 1.
     """
-    together = summary([one for run in runs for one in run], solo, slo, seconds * len(runs))
-    simulation, own_times = summary(expected, solo, slo, seconds), summary(own, solo, slo, seconds)
-    each = [summary(run, solo, slo, seconds) for run in runs]
+    together, own_times = (
+        summary([one for part in parts for one in part], solo, slo, seconds * len(parts)) for parts in (runs, own)
+    )
+    simulation, *each = (summary(one, solo, slo, seconds) for one in (expected, *runs))
     names = (*FIGURES, "share_within_slo", "mean_batch", "refused", "failed")
     return {
         "measured": {name: together[name] for name in names},
