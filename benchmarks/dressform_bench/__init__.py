@@ -5,6 +5,7 @@ BENCHMARKS: dict[str, tuple[str, tuple[str, ...]]] = {
     "load": ("users by gRPC and HTTP, as many as you like (Locust)", ("-m", "dressform_bench.load")),
     "overhead": ("where each millisecond of a request goes", ("-m", "dressform_bench.overhead")),
     "openloop": ("the rate that keeps the SLO, by step and by request", ("-m", "dressform_bench.openloop")),
+    "simulate": ("fleets of 1 to 256 servers, simulated by the real scheduler", ("-m", "dressform_bench.simulate")),
     "step-overhead": ("what lies between two UNet calls", ("-m", "dressform_bench.step_overhead")),
     "import-time": ("what importing the client costs", ("-m", "dressform_bench.import_time")),
     "trace": ("a picture of the steps of jobs over time", ("-m", "dressform_bench.trace")),

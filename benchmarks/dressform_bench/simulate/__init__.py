@@ -1,0 +1,1 @@
+"""Fleets of servers as a discrete-event simulation: ``python -m dressform_bench.simulate``."""
