@@ -1,6 +1,7 @@
 """Records: what every benchmark tells in one line of JSON, and the files that keep them.
 
-A record has the keys of `header` and its benchmark's own. Committed runs are ``benchmarks/results/DATE-NAME.jsonl``.
+A record has the keys of `header` and its benchmark's own (`forms`). Committed runs are
+``benchmarks/results/DATE-NAME.jsonl``; files of other kinds beside them are no records.
 """
 
 from __future__ import annotations
@@ -18,13 +19,11 @@ from typing import Any
 
 import psutil
 
+from dressform_bench.forms import problem
 from dressform_export.capacity import machine
 
 PACKAGES = ("dressform", "torch", "diffusers", "optimum", "onnxruntime", "openvino", "tritonclient", "locust")
 """Those whose versions are told, where they are installed."""
-
-KEYS = ("benchmark", "created", "command", "machine", "versions", "settings")
-"""What every record has."""
 
 
 def header(benchmark: str, argv: Sequence[str] | None, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -66,16 +65,24 @@ def read(folder: Path) -> list[dict[str, Any]]:
     """
     records = []
     for path in sorted(folder.glob("*.jsonl")):
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
+            if not line.strip():
+                continue
             try:
                 record = json.loads(line)
-                missing = [key for key in KEYS if key not in record]
-            except (ValueError, TypeError) as error:
+            except ValueError as error:
                 raise ValueError(f"{path}, line {number}: not JSON: {error}") from error
-            if missing:
-                raise ValueError(f"{path}, line {number}: a record needs {', '.join(missing)}")
+            wrong = problem(record)
+            if wrong is not None:
+                raise ValueError(f"{path}, line {number}: {wrong}")
             records.append(record)
-    return sorted(records, key=lambda record: str(record["created"]))
+    return sorted(records, key=created)
+
+
+def created(record: Mapping[str, Any]) -> datetime:
+    """When a record was made; where it does not name its time zone, that of UTC is meant."""
+    at = datetime.fromisoformat(record["created"])
+    return at if at.tzinfo else at.replace(tzinfo=timezone.utc)
 
 
 def gpu() -> str | None:
