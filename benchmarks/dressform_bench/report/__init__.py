@@ -1,0 +1,1 @@
+"""One report from the records of all benchmarks: ``python -m dressform_bench.report``."""

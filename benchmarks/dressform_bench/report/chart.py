@@ -1,0 +1,90 @@
+"""Charts as SVG for a page, in two widths, and as PNG for a document; all in one look that colour-blind eyes can read."""
+
+from __future__ import annotations
+
+import io
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from dressform_bench.report.section import Chart
+
+BLUE, ORANGE, GREEN, SKY, PURPLE, GREY, INK = (
+    "#0072b2",
+    "#d55e00",
+    "#009e73",
+    "#56b4e9",
+    "#aa4499",
+    "#8c8c8c",
+    "#222222",
+)
+"""Colours that differ to all kinds of eyes (after Okabe & Ito 2008)."""
+
+DPI = 150
+
+_LOOK = {
+    "axes.axisbelow": True,
+    "axes.edgecolor": "#555555",
+    "axes.grid": True,
+    "axes.labelcolor": INK,
+    "axes.labelsize": 9.5,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "figure.facecolor": "white",
+    "font.family": "DejaVu Sans",
+    "font.size": 9.5,
+    "grid.alpha": 0.25,
+    "legend.fontsize": 9,
+    "legend.frameon": False,
+    "lines.linewidth": 1.8,
+    "lines.markersize": 5.5,
+    "text.color": INK,
+    "xtick.color": "#444444",
+    "xtick.labelsize": 9,
+    "ytick.color": "#444444",
+    "ytick.labelsize": 9,
+}
+
+
+def svg(chart: Chart, narrow: bool, salt: str) -> str:
+    """The chart without its title as an ``svg`` element; ``salt`` makes the ids in it differ from other charts'."""
+    with matplotlib.rc_context({**_LOOK, "svg.hashsalt": f"{salt}-{narrow}"}):
+        figure = Figure(figsize=chart.narrow if narrow else chart.wide, layout="constrained")
+        chart.draw(figure, narrow)
+        file = io.StringIO()
+        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+    text = file.getvalue()
+    return text[text.index("<svg") :].strip()
+
+
+def png(chart: Chart, path: Path, caption: str) -> None:
+    """Write the chart with its title above and ``caption`` below."""
+    width, height = chart.wide
+    title = textwrap.fill(chart.title, int(width * 9.5))
+    above = 0.26 * (1 + title.count("\n")) + 0.12
+    with matplotlib.rc_context(_LOOK):
+        whole = Figure(figsize=(width, height + above + 0.3), layout="constrained", dpi=DPI)
+        whole.get_layout_engine().set(rect=(0, 0.3 / (height + above + 0.3), 1, height / (height + above + 0.3)))  # type: ignore[union-attr]
+        chart.draw(whole, False)
+        whole.text(0.008, 1 - 0.1 / (height + above + 0.3), title, fontsize=13, fontweight="bold", va="top")
+        whole.text(0.008, 0.08 / (height + above + 0.3), caption, fontsize=8, color="#555555", va="bottom")
+        whole.savefig(path)
+
+
+def panels(figure: Figure, rows: int, columns: int, **options: bool | str) -> list[list[Axes]]:
+    """Axes by row and column."""
+    grid: list[list[Axes]] = figure.subplots(rows, columns, squeeze=False, **options).tolist()
+    return grid
+
+
+def in_a_row(figure: Figure, count: int, narrow: bool, **options: bool | str) -> Sequence[Axes]:
+    """Axes beside one another, or below one another where it is ``narrow``."""
+    grid = panels(figure, count, 1, **options) if narrow else panels(figure, 1, count, **options)
+    return [axes for row in grid for axes in row]

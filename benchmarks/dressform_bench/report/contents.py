@@ -1,0 +1,73 @@
+"""What a report holds: the sections of the runs that count, and what all runs have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from dressform_bench.report import load, openloop, overhead, peers, simulate
+from dressform_bench.report.section import Section
+from dressform_bench.report.selection import Record, groups
+from dressform_bench.results import created
+
+SECTIONS: Mapping[str, Callable[[Record], Section]] = {
+    "peers": peers.section,
+    "load": load.section,
+    "openloop": openloop.section,
+    "overhead": overhead.section,
+    "simulate": simulate.section,
+}
+"""By benchmark, in the order of the report."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that counts, with its section, and what earlier ones like it found: date and sentence, newest first."""
+
+    record: Record
+    section: Section
+    earlier: tuple[tuple[str, str], ...]
+
+    @property
+    def day(self) -> str:
+        """As in 2026-11-23."""
+        return day(self.record)
+
+    @property
+    def circumstances(self) -> str:
+        """When, where and with which versions."""
+        versions = ", ".join(f"{name} {version}" for name, version in self.record["versions"].items())
+        return f"{self.day}, on {machine(self.record)}" + (f"; {versions}" if versions else "")
+
+
+def runs(records: Iterable[Record]) -> list[Run]:
+    """The newest run of each kind, in the report's order."""
+    return [
+        Run(
+            group.newest,
+            section(group.newest),
+            tuple((day(record), section(record).finding) for record in group.earlier),
+        )
+        for group in groups(records, list(SECTIONS))
+    ]
+
+
+def section(record: Record) -> Section:
+    """Its benchmark's."""
+    return SECTIONS[record["benchmark"]](record)
+
+
+def day(record: Record) -> str:
+    """When it was made."""
+    return created(record).date().isoformat()
+
+
+def machine(record: Record) -> str:
+    """Its processor, memory and GPU, as far as they were told."""
+    told = record["machine"]
+    words = [told["name"]]
+    if told.get("memory_gigabytes") is not None:
+        words.append(f"{told['memory_gigabytes']:g} GB of memory")
+    if "gpu" in told:
+        words.append(told["gpu"] or "no GPU")
+    return ", ".join(words)

@@ -1,0 +1,151 @@
+"""``openloop``: what rates keep the SLO, batched by step and by request."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
+
+from dressform_bench.report.chart import BLUE, GREY, INK, ORANGE, in_a_row
+from dressform_bench.report.section import Chart, Column, Section, Table, columns, percent, short
+
+Row = Mapping[str, Any]
+
+STYLES: Mapping[str, Mapping[str, Any]] = {
+    "step": {"color": BLUE, "marker": "o", "label": "step batching (jobs join and leave at every step)"},
+    "request": {
+        "color": ORANGE,
+        "marker": "s",
+        "linestyle": "--",
+        "label": "request batching (a fixed batch at a time)",
+    },
+}
+_OTHER: Mapping[str, Any] = {"color": GREY, "marker": "^"}
+
+_COLUMNS: Sequence[Column] = (
+    ("batching", "mode", str),
+    ("offered, requests/s", "offered_per_s", short),
+    ("within the SLO", "share_within_slo", percent),
+    ("goodput, requests/s", "goodput_per_s", short),
+    ("p50, s", "p50_s", short),
+    ("p95, s", "p95_s", short),
+    ("p99, s", "p99_s", short),
+    ("jobs in a UNet call", "mean_batch", short),
+    ("refused", "refused", "{:,}".format),
+    ("failed", "failed", "{:,}".format),
+)
+
+
+def section(record: Mapping[str, Any]) -> Section:
+    """The section of a run."""
+    rows = [row for mode in _modes(record) for row in sorted(_of(record, mode), key=lambda row: row["offered_per_s"])]
+    parts: list[Chart | Table] = []
+    if rows:
+        parts.append(
+            Chart(
+                "openloop",
+                finding(record),
+                "Over the offered rate, for each kind of batching: share within the SLO, goodput, and p95 latency.",
+                lambda figure, narrow: _draw(figure, narrow, record),
+                (10.5, 3.9),
+                (4.3, 8.4),
+            )
+        )
+    kept = tuple(
+        (mode, short(rate) if rate else "none of those tried") for mode, rate in record["slo_rate_per_s"].items()
+    )
+    parts.append(Table("kept", "The highest rate that keeps the SLO", ("batching", "requests/s"), kept))
+    parts.append(columns("rates", "Every rate that was tried", _COLUMNS, rows))
+    slo = record["slo"].replace(" x ", " × ")
+    notes = (
+        f"The SLO: an answer within {slo}, for {percent(record['kept_share'])} of the requests. Latency counts from when a "
+        "request was due, so that an overloaded server cannot hide; refused and failed requests are not within the SLO.",
+        f"Solo capacity, a server that takes one request at a time: {short(record['solo_capacity_per_s'])} requests/s.",
+    )
+    heading = f"Open loop: {record['model'] or 'a model'}, {_pattern(record['pattern'])}"
+    return Section(heading, finding(record), notes, tuple(parts))
+
+
+def finding(record: Mapping[str, Any]) -> str:
+    """Up to which rate each mode keeps the SLO."""
+    rates = record["slo_rate_per_s"]
+    told = []
+    for mode in sorted(rates, key=lambda mode: _order(mode)):
+        rate, most = rates[mode], max((row["offered_per_s"] for row in _of(record, mode)), default=0)
+        end = ", the highest tried" if rate and rate >= most else ""
+        unit = "" if told else " requests/s"
+        where = f"up to {short(rate)}{unit}{end}" if rate else "at none of the rates tried"
+        told.append(f"{mode} batching {'' if told else 'keeps the SLO '}{where}")
+    sentence = ", ".join(told) or "No mode was tried"
+    return sentence[:1].upper() + sentence[1:]
+
+
+def _modes(record: Mapping[str, Any]) -> list[str]:
+    return sorted({row["mode"] for row in record["rows"]}, key=_order)
+
+
+def _order(mode: str) -> tuple[int, str]:
+    known = list(STYLES)
+    return (known.index(mode) if mode in known else len(known), mode)
+
+
+def _of(record: Mapping[str, Any], mode: str) -> list[Row]:
+    return [row for row in record["rows"] if row["mode"] == mode]
+
+
+def _pattern(name: str) -> str:
+    known = {
+        "poisson": "Poisson arrivals",
+        "burst": "arrivals in bursts",
+        "ramp": "a rising rate",
+        "replay": "a replayed trace",
+    }
+    return known.get(name, f"pattern {name}")
+
+
+def _draw(figure: Figure, narrow: bool, record: Mapping[str, Any]) -> None:
+    share, goodput, latency = in_a_row(figure, 3, narrow)
+    for mode in _modes(record):
+        style = STYLES.get(mode, {**_OTHER, "label": f"{mode} batching"})
+        rows = sorted(_of(record, mode), key=lambda row: row["offered_per_s"])
+        rates = [row["offered_per_s"] for row in rows]
+        for axes, key in ((share, "share_within_slo"), (goodput, "goodput_per_s"), (latency, "p95_s")):
+            axes.plot(rates, [float("nan") if row[key] is None else row[key] for row in rows], **style)
+        rate = record["slo_rate_per_s"].get(mode)
+        if rate:
+            share.plot([rate, rate], [0, record["kept_share"]], color=style["color"], linewidth=1, linestyle=":")
+            place: dict[str, Any] = {
+                "textcoords": "offset points",
+                "rotation": 90,
+                "va": "bottom",
+                "ha": "right",
+                "size": 8.5,
+            }
+            share.annotate(f"{short(rate)}/s", (rate, 0.02), (-2, 0), color=style["color"], **place)
+    top = max(row["offered_per_s"] for row in record["rows"])
+    kept = record["kept_share"]
+    share.axhline(kept, color=INK, linewidth=1)
+    share.annotate(f"kept: {percent(kept)}", (1.0, kept), (0, 3), xycoords=("axes fraction", "data"), textcoords="offset points", ha="right", size=8.5)  # fmt: skip
+    share.set(ylim=(0, 1.1), ylabel="share of the requests")
+    share.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+    share.set_title("Within the SLO")
+    best = max(row["goodput_per_s"] for row in record["rows"])
+    goodput.plot([0, top], [0, top], color=GREY, linestyle=":", linewidth=1.2)
+    limit = min(top, 1.1 * best)
+    goodput.annotate("all that is offered", (0.97 * limit, limit), (-6, 0), textcoords="offset points", ha="right", va="center", color="#555555", size=8.5)  # fmt: skip
+    goodput.set(ylim=(0, 1.18 * best), ylabel="requests / s within the SLO")
+    goodput.set_title("Goodput")
+    latency.set(yscale="log", ylabel="s, answered requests")
+    latency.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    latency.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    latency.yaxis.set_minor_formatter(NullFormatter())
+    latency.set_title("p95 latency")
+    solo = record["solo_capacity_per_s"]
+    for axes in (share, goodput, latency):
+        axes.axvline(solo, color=GREY, linewidth=1, linestyle="-.")
+        axes.set(xlim=(0, 1.05 * top), xlabel="offered rate (requests / s)")
+    latency.annotate("solo capacity", (solo, 0.98), (-3, 0), xycoords=("data", "axes fraction"), textcoords="offset points", rotation=90, va="top", ha="right", color="#555555", size=8.5)  # fmt: skip
+    handles, labels = share.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper left", ncols=1 if narrow else 2)
