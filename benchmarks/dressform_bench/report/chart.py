@@ -9,7 +9,7 @@ from pathlib import Path
 
 import matplotlib
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, FigureBase
 
 from dressform_bench.report.section import Chart
 
@@ -68,23 +68,23 @@ def png(chart: Chart, path: Path, caption: str) -> None:
     """Write the chart with its title above and ``caption`` below."""
     width, height = chart.wide
     title = textwrap.fill(chart.title, int(width * 9.5))
-    above = 0.26 * (1 + title.count("\n")) + 0.12
+    heights = (0.26 * (1 + title.count("\n")) + 0.12, height, 0.3)
     with matplotlib.rc_context(_LOOK):
-        whole = Figure(figsize=(width, height + above + 0.3), layout="constrained", dpi=DPI)
-        whole.get_layout_engine().set(rect=(0, 0.3 / (height + above + 0.3), 1, height / (height + above + 0.3)))  # type: ignore[union-attr]
-        chart.draw(whole, False)
-        whole.text(0.008, 1 - 0.1 / (height + above + 0.3), title, fontsize=13, fontweight="bold", va="top")
-        whole.text(0.008, 0.08 / (height + above + 0.3), caption, fontsize=8, color="#555555", va="bottom")
+        whole = Figure(figsize=(width, sum(heights)), layout="constrained", dpi=DPI)
+        above, middle, below = whole.subfigures(3, 1, height_ratios=heights)
+        above.text(0.008, 0.5, title, fontsize=13, fontweight="bold", va="center")
+        chart.draw(middle, False)
+        below.text(0.008, 0.5, caption, fontsize=8, color="#555555", va="center")
         whole.savefig(path)
 
 
-def panels(figure: Figure, rows: int, columns: int, **options: bool | str) -> list[list[Axes]]:
+def panels(figure: FigureBase, rows: int, columns: int, **options: bool | str) -> list[list[Axes]]:
     """Axes by row and column."""
     grid: list[list[Axes]] = figure.subplots(rows, columns, squeeze=False, **options).tolist()
     return grid
 
 
-def in_a_row(figure: Figure, count: int, narrow: bool, **options: bool | str) -> Sequence[Axes]:
+def in_a_row(figure: FigureBase, count: int, narrow: bool, **options: bool | str) -> Sequence[Axes]:
     """Axes beside one another, or below one another where it is ``narrow``."""
     grid = panels(figure, count, 1, **options) if narrow else panels(figure, 1, count, **options)
     return [axes for row in grid for axes in row]

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import FigureBase
 
 from dressform_bench.report.chart import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, panels
 from dressform_bench.report.section import (
@@ -137,7 +137,7 @@ def _has(series: Sequence[Sample], key: str) -> bool:
     return any(sample.get(key) is not None for sample in series)
 
 
-def _draw(figure: Figure, narrow: bool, series: Sequence[Sample], used: Sequence[Any]) -> None:
+def _draw(figure: FigureBase, narrow: bool, series: Sequence[Sample], used: Sequence[Any]) -> None:
     minutes = max(sample["t"] for sample in series) >= 120
     at = [sample["t"] / (60 if minutes else 1) for sample in series]
     across = 1 if narrow else 3

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from matplotlib.figure import Figure
+from matplotlib.figure import FigureBase
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
 
 from dressform_bench.report.chart import BLUE, GREY, INK, ORANGE, in_a_row
@@ -105,7 +105,7 @@ def _pattern(name: str) -> str:
     return known.get(name, f"pattern {name}")
 
 
-def _draw(figure: Figure, narrow: bool, record: Mapping[str, Any]) -> None:
+def _draw(figure: FigureBase, narrow: bool, record: Mapping[str, Any]) -> None:
     share, goodput, latency = in_a_row(figure, 3, narrow)
     for mode in _modes(record):
         style = STYLES.get(mode, {**_OTHER, "label": f"{mode} batching"})

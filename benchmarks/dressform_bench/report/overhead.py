@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from matplotlib.figure import Figure
+from matplotlib.figure import FigureBase
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
@@ -97,7 +97,7 @@ def _parts(rows: Sequence[Row], names: Sequence[str]) -> Table:
     return Table("parts", "Where the time of a request goes", head, tuple(cells))
 
 
-def _draw(figure: Figure, narrow: bool, rows: Sequence[Row], names: Sequence[str]) -> None:
+def _draw(figure: FigureBase, narrow: bool, rows: Sequence[Row], names: Sequence[str]) -> None:
     for axes, row in zip(in_a_row(figure, len(rows), narrow, sharey=True), rows):
         total = sum(row["parts_ms"].values())
         in_seconds = total >= 2000

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from matplotlib.figure import Figure
+from matplotlib.figure import FigureBase
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
@@ -149,7 +149,7 @@ def _ranked(rows: Sequence[Row]) -> list[Row]:
     return sorted(rows, key=lambda row: (row["users"], row["seconds"]))
 
 
-def _draw(figure: Figure, narrow: bool, rows: Sequence[Row]) -> None:
+def _draw(figure: FigureBase, narrow: bool, rows: Sequence[Row]) -> None:
     crowds = sorted({row["users"] for row in rows})
     order = [row["peer"] for row in _ranked(rows) if row["users"] == crowds[-1]]
     order += sorted({row["peer"] for row in rows} - set(order))

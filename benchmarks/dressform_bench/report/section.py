@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from matplotlib.figure import Figure
+from matplotlib.figure import FigureBase
 
 
 class Code(str):
@@ -37,7 +37,7 @@ class Chart:
     name: str
     title: str
     alt: str
-    draw: Callable[[Figure, bool], None]
+    draw: Callable[[FigureBase, bool], None]
     wide: tuple[float, float]
     narrow: tuple[float, float]
 

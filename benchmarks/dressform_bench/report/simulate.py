@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import FigureBase
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator, PercentFormatter
 
 from dressform_bench.report.chart import BLUE, GREY, INK, ORANGE, PURPLE, in_a_row, panels
@@ -205,7 +205,7 @@ def _log(axis: Any) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def _draw_needed(figure: Figure, record: Mapping[str, Any]) -> None:
+def _draw_needed(figure: FigureBase, record: Mapping[str, Any]) -> None:
     axes = in_a_row(figure, 1, True)[0]
     needed = record["servers_needed"]
     for routing in dict.fromkeys(row["routing"] for row in needed):
@@ -232,7 +232,7 @@ def _draw_needed(figure: Figure, record: Mapping[str, Any]) -> None:
     axes.legend(loc="upper left")
 
 
-def _draw_fleets(figure: Figure, narrow: bool, record: Mapping[str, Any], rates: Sequence[float]) -> None:
+def _draw_fleets(figure: FigureBase, narrow: bool, record: Mapping[str, Any], rates: Sequence[float]) -> None:
     grid = panels(figure, len(rates), 2, sharex=True, sharey="col") if narrow else panels(figure, 2, len(rates), sharex=True, sharey="row")  # fmt: skip
     pairs = grid if narrow else [[above, below] for above, below in zip(*grid)]
     fleets = sorted({row["servers"] for row in record["rows"]})
@@ -270,7 +270,7 @@ def _axis_of_servers(axes: Axes, fleets: Sequence[int], narrow: bool) -> None:
     axes.tick_params(axis="x", labelsize=8 if narrow else 9)
 
 
-def _draw_validation(figure: Figure, narrow: bool, validation: Sequence[Row]) -> None:
+def _draw_validation(figure: FigureBase, narrow: bool, validation: Sequence[Row]) -> None:
     rows = sorted(validation, key=lambda row: row["rate_per_s"])
     rates = [row["rate_per_s"] for row in rows]
     every = in_a_row(figure, len(FIGURES), narrow)
