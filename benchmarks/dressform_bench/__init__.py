@@ -6,6 +6,7 @@ BENCHMARKS: dict[str, tuple[str, tuple[str, ...]]] = {
     "overhead": ("where each millisecond of a request goes", ("-m", "dressform_bench.overhead")),
     "openloop": ("the rate that keeps the SLO, by step and by request", ("-m", "dressform_bench.openloop")),
     "simulate": ("fleets of 1 to 256 servers, simulated by the real scheduler", ("-m", "dressform_bench.simulate")),
+    "report": ("a page of the runs that were kept, with charts", ("-m", "dressform_bench.report")),
     "step-overhead": ("what lies between two UNet calls", ("-m", "dressform_bench.step_overhead")),
     "import-time": ("what importing the client costs", ("-m", "dressform_bench.import_time")),
     "trace": ("a picture of the steps of jobs over time", ("-m", "dressform_bench.trace")),

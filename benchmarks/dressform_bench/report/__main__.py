@@ -7,6 +7,9 @@ and settings the newest counts; earlier ones are listed with their findings. Wha
 - ``--markdown FILE``: findings, tables and commands; with ``--charts`` its charts too
 - ``--charts FOLDER``: each chart as a PNG, its finding above it
 
+- ``--fill DOCUMENT``: the blocks of figures in a Markdown file (`report.blocks`), and the charts in them; with
+  ``--check`` it writes nothing, and tells with exit code 1 what differs from the records
+
 Without any of them the Markdown is printed.
 """
 
@@ -20,6 +23,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dressform_bench import results
+from dressform_bench.report.blocks import drifted, fill
 from dressform_bench.report.chart import png
 from dressform_bench.report.contents import Run, runs
 from dressform_bench.report.page import page
@@ -28,7 +32,7 @@ from dressform_bench.report.summary import summary
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Write; 2 if the folder has no records, or something that is none."""
+    """Write; 1 if a document differs from the records, 2 if those or its blocks are wrong."""
     options = _options(argv)
     try:
         found = runs(results.read(options.folder))
@@ -45,6 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         beside = options.markdown.absolute().parent
         links = {key: Path(os.path.relpath(path.absolute(), beside)).as_posix() for key, path in charts.items()}
         _write(options.markdown, summary(found, links))
+    if options.fill is not None:
+        return _fill(options.fill, found, options.check)
     if (options.html, options.markdown, options.charts) == (None, None, None):
         print(summary(found, {}), end="")
     return 0
@@ -60,7 +66,26 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--html", type=Path, metavar="FILE", help="the page")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="the summary")
     parser.add_argument("--charts", type=Path, metavar="FOLDER", help="where to put the charts as PNG")
-    return parser.parse_args(argv)
+    parser.add_argument("--fill", type=Path, metavar="DOCUMENT", help="a Markdown file with blocks of figures")
+    parser.add_argument("--check", action="store_true", help="only compare the document of --fill")
+    options = parser.parse_args(argv)
+    if options.check and options.fill is None:
+        parser.error("--check is of --fill")
+    return options
+
+
+def _fill(document: Path, found: Sequence[Run], check: bool) -> int:
+    try:
+        if not check:
+            fill(document, found)
+            return 0
+        differing = drifted(document, found)
+    except (OSError, ValueError) as error:
+        print(f"report: {error}", file=sys.stderr)
+        return 2
+    for what in differing:
+        print(f"{document}: {what}: differs from the records (--fill writes it anew)", file=sys.stderr)
+    return 1 if differing else 0
 
 
 def drawn(found: Sequence[Run], folder: Path) -> dict[tuple[int, str], Path]:
@@ -76,7 +101,7 @@ def drawn(found: Sequence[Run], folder: Path) -> dict[tuple[int, str], Path]:
             while path in files.values():
                 again += 1
                 path = folder / f"{name}-{again}.png"
-            png(chart, path, f"{run.section.heading}; {run.circumstances.partition('; ')[0]}")
+            png(chart, path, run.caption, run.source)
             files[number, chart.name] = path
     return files
 

@@ -26,6 +26,9 @@ BLUE, ORANGE, GREEN, SKY, PURPLE, GREY, INK = (
 
 DPI = 150
 
+SOURCE = "Source"
+"""Where a PNG says what it was drawn from (a keyword of the PNG standard, 11.3.3)."""
+
 _LOOK = {
     "axes.axisbelow": True,
     "axes.edgecolor": "#555555",
@@ -64,8 +67,8 @@ def svg(chart: Chart, narrow: bool, salt: str) -> str:
     return text[text.index("<svg") :].strip()
 
 
-def png(chart: Chart, path: Path, caption: str) -> None:
-    """Write the chart with its title above and ``caption`` below."""
+def png(chart: Chart, path: Path, caption: str, source: str) -> None:
+    """Write the chart with its title above and ``caption`` below; ``source`` stays in the file, unseen."""
     width, height = chart.wide
     title = textwrap.fill(chart.title, int(width * 9.5))
     heights = (0.26 * (1 + title.count("\n")) + 0.12, height, 0.3)
@@ -75,7 +78,7 @@ def png(chart: Chart, path: Path, caption: str) -> None:
         above.text(0.008, 0.5, title, fontsize=13, fontweight="bold", va="center")
         chart.draw(middle, False)
         below.text(0.008, 0.5, caption, fontsize=8, color="#555555", va="center")
-        whole.savefig(path)
+        whole.savefig(path, metadata={SOURCE: source})
 
 
 def panels(figure: FigureBase, rows: int, columns: int, **options: bool | str) -> list[list[Axes]]:

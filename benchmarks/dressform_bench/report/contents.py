@@ -39,6 +39,16 @@ class Run:
         versions = ", ".join(f"{name} {version}" for name, version in self.record["versions"].items())
         return f"{self.day}, on {machine(self.record)}" + (f"; {versions}" if versions else "")
 
+    @property
+    def caption(self) -> str:
+        """What stands below its charts where they are alone."""
+        return f"{self.section.heading}; {self.day}, on {machine(self.record)}"
+
+    @property
+    def source(self) -> str:
+        """Which record its charts are drawn from."""
+        return f"{self.record['benchmark']} of {self.record['created']}"
+
 
 def runs(records: Iterable[Record]) -> list[Run]:
     """The newest run of each kind, in the report's order."""

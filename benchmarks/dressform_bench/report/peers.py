@@ -60,7 +60,8 @@ def section(record: Mapping[str, Any]) -> Section:
                 (10.5 if panes > 1 else 8, height + 0.7),
                 (4.3, panes * height + 0.9),
             ),
-            columns("peers", f"All peers, {size}", _COLUMNS, _ranked(rows)),
+            _summary(rows),
+            columns("peers", f"All figures, {size}", _COLUMNS, _ranked(rows)),
         ]
     beside = _served(rows)
     if beside:
@@ -127,6 +128,29 @@ def _served(rows: Sequence[Row]) -> list[tuple[str, int, float, float]]:
         if _kind(peer) == "served" and ("bare:" + peer.partition(":")[2], users) in times
     ]
     return sorted(found, key=lambda each: each[1])
+
+
+def _summary(rows: Sequence[Row]) -> Table:
+    """A line for each peer, in the order in which they ran."""
+    users = sorted({row["users"] for row in rows})
+    at = {(row["peer"], row["users"]): row for row in rows}
+    cells = []
+    for peer in dict.fromkeys(row["peer"] for row in rows):
+        own = [at.get((peer, count), {}) for count in users]
+        times = [f"{short(row['times_as_fast'], 2)} ×" if row.get("times_as_fast") else "–" for row in own]
+        last = next(row for row in reversed(own) if row)
+        cells.append(
+            (
+                Code(peer),
+                *(short(row.get("seconds")) for row in own),
+                *times,
+                "–" if last.get("peak_gigabytes") is None else f"{last['peak_gigabytes']:.1f}",
+                "–" if last.get("psnr") is None else f"{last['psnr']:.0f}",
+            )
+        )
+    head = ("peer", *(f"s a picture, {counted(count, 'user')}" for count in users))
+    head += (*(f"times as fast, {counted(count, 'user')}" for count in users), "peak memory, GB", "PSNR, dB")
+    return Table("summary", "All peers", head, tuple(cells))
 
 
 def _beside(beside: Sequence[tuple[str, int, float, float]]) -> Table:
