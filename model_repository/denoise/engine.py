@@ -1,6 +1,7 @@
 """The denoiser: all jobs in flight, advanced one step at a time. No Triton here.
 
-`Engine.round` is what happens each time the server hands over the jobs that are ready: drop → gather → choose → step.
+`Engine.run` is what happens each time the server hands over the jobs that are ready: rounds of drop → gather → choose →
+step, one, or more as long as every job is at hand and nobody else is on the way.
 Clock, UNet, the window for watchers and the metrics are passed in.
 """
 
@@ -20,6 +21,9 @@ from dressform_contract import Fault
 MAX_GATHERS = 3
 """How often in a row jobs are sent round again without a step, to wait for the others."""
 
+STAY_NS = 1_000_000_000
+"""How long rounds go on before the server is asked for jobs again, whoever is on the way."""
+
 ABANDONED_NS = 60_000_000_000
 """A job that the server has not handed over for so long is gone."""
 
@@ -38,6 +42,9 @@ class Window(Protocol):
 
     def ended(self, job: Job, fault: Fault | None) -> None:
         """The job has left the denoiser."""
+
+    def expecting(self, jobs: Collection[Job]) -> bool:
+        """Whether others than these are on their way to the denoiser."""
 
     def beat(self, work_ms: float, step_ms: float, jobs: int, latent_us: float) -> None:
         """The denoiser lives; estimated work before it, time of a step, jobs, least time of a row for each latent."""
@@ -89,6 +96,22 @@ class Engine:
         self.jobs[key] = job
         self._meter.count("dressform_jobs_admitted_total")
         self._gauges()
+
+    def run(self, keys: Collection[int]) -> dict[int, Job | Fault]:
+        """Rounds over the jobs handed over, ``keys``, until one ends or another may join: those that ended.
+
+        Handing them back to the server and getting them again costs up to a millisecond for each job.
+        """
+        began = self._clock()
+        ended = self.round(keys)
+        while not ended and self._alone(keys) and self._clock() - began < STAY_NS:
+            ended = self.round(keys)
+        return ended
+
+    def _alone(self, keys: Collection[int]) -> bool:
+        """Whether the next round would find the same jobs: all are here, and nobody is on the way."""
+        every = bool(self.jobs) and all(key in keys for key in self.jobs)
+        return every and not self._window.expecting(self.jobs.values())
 
     def round(self, keys: Collection[int]) -> dict[int, Job | Fault]:
         """One round over the jobs handed over, ``keys``: those that ended, as finished jobs or faults."""

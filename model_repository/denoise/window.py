@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from denoise.batch import Batch
 from denoise.job import Floats, Job
 from denoise.preview import preview
 from dressform_contract import Fault
-from jobs.entry import Progress
+from jobs.entry import Progress, Slot
 from jobs.table import JobTable
 
 
@@ -18,6 +20,8 @@ class TableWindow:
         self._latent_to_rgb = latent_to_rgb
         self._prediction_type = prediction_type
         self._lease = table.lease()
+        self._claims = 0
+        self._coming: list[Slot] = []
 
     def cancelled(self, job: Job) -> bool:
         """Whether the job was marked on the table."""
@@ -42,6 +46,16 @@ class TableWindow:
         """Free the slot of a job that failed; a finished one still has its pictures to be decoded."""
         if fault is not None:
             self._table.free(job.slot, "cancelled" if fault.code == "CANCELLED" else "failed")
+
+    def expecting(self, jobs: Collection[Job]) -> bool:
+        """Whether requests were claimed that are still before the denoiser."""
+        claims = self._table.claims
+        if claims != self._claims:
+            self._claims, self._coming = claims, self._table.preparing()
+        if self._coming:
+            here = {job.slot for job in jobs}
+            self._coming = [slot for slot in self._coming if slot not in here and self._table.is_preparing(slot)]
+        return bool(self._coming)
 
     def beat(self, work_ms: float, step_ms: float, jobs: int, latent_us: float) -> None:
         """Write the server's health."""

@@ -45,7 +45,7 @@ PREVIEW_MEDIA = "image/jpeg"
 READABLE_MS = 30_000
 """How long the last state of a job can be read, in milliseconds, unless its slot is needed before."""
 
-# The file: a header (magic, cursor, health), the slots, the previews. A slot: its owner (generation, digest of the id,
+# The file: a header (magic, cursor, claims, health), the slots, the previews. A slot: its owner (generation, digest of the id,
 # beginning of the id, task, rows, time of the claim), the generation that was cancelled, and its progress.
 _HEALTH = struct.Struct("@qqqdqd")  # 0, time written, work, step time, jobs, least time for a latent
 _OWNER = struct.Struct("@q16s8s8sqq")
@@ -54,7 +54,7 @@ _PREVIEW = struct.Struct("@qqq")  # generation, time written, length; the pictur
 _HEADER, _HEALTH_AT, _SLOT, _PREVIEW_SLOT = 256, 64, 256, 2**15
 _MARK = _OWNER.size + CHECKSUM.size
 _PROGRESS_AT = _MARK + 8
-_MAGIC_WORD, _CURSOR_WORD = 0, 1
+_MAGIC_WORD, _CURSOR_WORD, _CLAIMS_WORD = 0, 1, 2
 _MAGIC = int.from_bytes(b"DRESSJ01", "little")
 _ANONYMOUS = bytes(16)
 
@@ -125,6 +125,7 @@ class JobTable:
             owner = _OWNER.pack(generation, digest, name, task.encode()[:8], rows, now)
             self._memory[start : start + _MARK] = summed(owner)
             self._progress.write(start + _PROGRESS_AT, generation, now, now + lease * 1_000_000, 0, total, 0, -1, 0)
+            self._words[_CLAIMS_WORD] += 1  # last: who sees it sees the claim
         return Slot(number, generation)
 
     def cancel(self, request_id: str) -> bool:
@@ -207,6 +208,21 @@ class JobTable:
         size = _PREVIEW.size + CHECKSUM.size + length
         content = checked(self._memory[start : start + size], at=_PREVIEW.size)
         return None if content is None else (written, content[_PREVIEW.size :])
+
+    @property
+    def claims(self) -> int:
+        """How many claims there ever were: a cheap look at whether there is a new one."""
+        return self._words[_CLAIMS_WORD]
+
+    def preparing(self) -> list[Slot]:
+        """The jobs in flight that no stage has reported on yet."""
+        slots = [Slot(number, self._words[self._start(number) >> 3]) for number in range(self._slots)]
+        return [slot for slot in slots if self.is_preparing(slot)]
+
+    def is_preparing(self, slot: Slot) -> bool:
+        """Whether the job is in flight, and no stage has reported on it yet."""
+        record = self._record(slot)
+        return record is not None and record[7] == _PREPARING and record[2] > self._clock()
 
     def list(self) -> list[Entry]:
         """The jobs in flight, oldest first."""
@@ -297,6 +313,7 @@ class JobTable:
 
 
 _FIRST_END = STATES.index(ENDED[0])
+_PREPARING = STATES.index("preparing")
 
 
 def _progress(record: tuple[int, ...]) -> Progress:

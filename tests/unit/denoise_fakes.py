@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -84,10 +85,11 @@ class FakeUNet:
 
 
 class FakeWindow:
-    """Records what the engine says; ``marked`` jobs are cancelled."""
+    """Records what the engine says; ``marked`` jobs are cancelled; somebody comes when ``comes`` steps were made."""
 
     def __init__(self) -> None:
         self.marked: set[int] = set()
+        self.comes = 1_000_000
         self.steps: list[tuple[int, int]] = []
         self.positions: list[int] = []
         self.endings: list[str] = []
@@ -104,6 +106,9 @@ class FakeWindow:
 
     def ended(self, job: Job, fault: Fault | None) -> None:
         self.endings.append(fault.code if fault is not None else "finished")
+
+    def expecting(self, jobs: Collection[Job]) -> bool:
+        return len(self.steps) >= self.comes
 
     def beat(self, work_ms: float, step_ms: float, jobs: int, latent_us: float) -> None:
         self.beats.append((work_ms, step_ms, jobs))

@@ -59,6 +59,48 @@ def test_jobs_join_at_the_next_step_and_leave_when_done() -> None:
     assert bench.unet.calls == [2, 4, 4, 2, 2, 2]
 
 
+def test_a_batch_that_is_alone_goes_on_until_a_job_ends() -> None:
+    bench = Bench()
+    bench.admit(make_job(seed=1, num_inference_steps=6), make_job(seed=2, num_inference_steps=3))
+    assert bench.engine.run([1, 2]).keys() == {2}
+    assert bench.engine.run([1]).keys() == {1}
+    assert bench.unet.calls == [4, 4, 4, 2, 2, 2]
+
+
+def test_a_batch_waits_for_who_is_on_the_way() -> None:
+    bench = Bench()
+    bench.window.comes = 2
+    bench.admit(make_job(seed=1, num_inference_steps=6))
+    assert bench.engine.run([1]) == {}
+    assert bench.unet.calls == [2, 2]
+
+
+def test_a_batch_does_not_go_on_without_a_job_that_the_server_has() -> None:
+    bench = Bench()
+    bench.admit(make_job(seed=1), make_job(seed=2))
+    for _ in range(4):  # gathered in vain three times
+        assert bench.engine.run([1]) == {}
+    assert bench.unet.calls == [2]
+
+
+def test_a_long_batch_lets_the_server_look_in() -> None:
+    bench = Bench()
+    bench.unet.seconds = 0.3
+    bench.admit(make_job(seed=1, num_inference_steps=20))
+    assert bench.engine.run([1]) == {}
+    assert bench.unet.calls == [2] * 4, "a second"
+
+
+def test_who_is_cancelled_or_late_leaves_a_batch_that_is_alone() -> None:
+    bench = Bench()
+    bench.admit(make_job(seed=1, num_inference_steps=6), make_job(seed=2, num_inference_steps=6, deadline_ms=250))
+    bench.unet.seconds = 0.1
+    assert bench.engine.run([1, 2]).keys() == {2}
+    bench.window.marked.add(1)
+    assert bench.engine.run([1]).keys() == {1}
+    assert bench.window.endings == ["DEADLINE", "CANCELLED"]
+
+
 def test_jobs_without_text_share_a_batch() -> None:
     bench = Bench()
     shapes: list[tuple[int, ...]] = []

@@ -183,6 +183,18 @@ def test_a_handle_from_nowhere_is_harmless(table: JobTable, slot: Slot) -> None:
     assert table.entry(slot) is None
 
 
+def test_what_is_claimed_is_prepared_until_somebody_reports_on_it(table: JobTable, clock: Clock) -> None:
+    before = table.claims
+    first, second, third = (table.claim(f"{n}" * 32, 1000) for n in range(3))
+    assert table.claims == before + 3
+    assert table.preparing() == [first, second, third]
+    table.report(first, Progress("running", 1, 4), 1000)
+    table.free(second, "failed")
+    assert table.preparing() == [third]
+    clock.pass_ms(2000)
+    assert table.preparing() == [], "its lease is over"
+
+
 def test_previews(table: JobTable, clock: Clock) -> None:
     slot = claim(table)
     assert table.preview_of(slot) is None

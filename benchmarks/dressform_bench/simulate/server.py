@@ -8,7 +8,7 @@ up to its limits, one worker for what comes before the denoising and one for wha
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -112,6 +112,10 @@ class Watcher:
 
     def ended(self, job: Job, fault: Fault | None) -> None:
         """See `denoise.engine.Window`."""
+
+    def expecting(self, jobs: Collection[Job]) -> bool:  # noqa: ARG002
+        """Rounds are made one by one here."""
+        return True
 
     def beat(self, work_ms: float, step_ms: float, jobs: int, latent_us: float) -> None:  # noqa: ARG002
         """See `denoise.engine.Window`."""

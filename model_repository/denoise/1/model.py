@@ -52,11 +52,12 @@ class TritonPythonModel:
         self.table.beat(0, 0, 0)
 
     def execute(self, requests):
-        """Admit → round (drop, gather, choose, step) → reply."""
+        """Admit → rounds (drop, gather, choose, step) → reply."""
         arrived = {request.correlation_id(): request for request in requests}
         new = {key: request for key, request in arrived.items() if key not in self.engine.jobs}
         refused = {key: fault for key, request in new.items() if (fault := self.admitted(key, request)) is not None}
-        ended = refused | self.engine.round([key for key in arrived if key not in refused])
+        go_on = self.engine.round if refused else self.engine.run  # who is refused hears it at once
+        ended = refused | go_on([key for key in arrived if key not in refused])
         return [reply(request, ended.get(key)) for key, request in arrived.items()]
 
     def admitted(self, key, request):
