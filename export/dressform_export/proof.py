@@ -57,14 +57,16 @@ class TorchLeaves:
 
 
 class GraphLeaves:
-    """The graphs of one engine, as `Leaves`; one of them in memory at a time, unless ``keep``."""
+    """The graphs of one engine, as `Leaves`; one of them in memory at a time, unless ``keep``; on a GPU if asked."""
 
-    def __init__(self, repository: Path, name: str, engine: EngineRecord, *, keep: bool = False) -> None:
+    def __init__(
+        self, repository: Path, name: str, engine: EngineRecord, *, keep: bool = False, gpu: bool = False
+    ) -> None:
         self._files = {
             leaf: (repository / graph.file, PRECISIONS[ENGINES[name].graph_of(leaf)])
             for leaf, graph in engine.graphs.items()
         }
-        self._keep = keep
+        self._keep, self._gpu = keep, gpu
         self._open: dict[str, Runner] = {}
 
     def __call__(self, name: str, inputs: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
@@ -72,7 +74,7 @@ class GraphLeaves:
         if name not in self._open:
             if not self._keep:
                 self._open.clear()
-            self._open[name] = runner(*self._files[name])
+            self._open[name] = runner(*self._files[name], gpu=self._gpu)
         return self._open[name](inputs)
 
 

@@ -1,4 +1,4 @@
-"""How a graph is run on this machine's CPU, by the engine that its file is for."""
+"""How a graph is run on this machine, by the engine that its file is for."""
 
 from __future__ import annotations
 
@@ -18,22 +18,27 @@ Runner = Callable[[Mapping[str, NDArray[Any]]], NDArray[Any]]
 """One call of a graph: inputs by name to its one output."""
 
 
-def runner(graph: Path, precision: Precision = "fp32") -> Runner:
+def runner(graph: Path, precision: Precision = "fp32", *, gpu: bool = False) -> Runner:
     """The one-output graph in the file ``graph``: ONNX on ONNX Runtime, IR (``.xml``) on OpenVINO as it is served.
+
+    With ``gpu`` ONNX is run by CUDA, on the first GPU.
 
     Raises:
         ExportError: if it cannot be loaded.
     """
     try:
-        return _openvino(graph, precision) if graph.suffix == ".xml" else _onnxruntime(graph)
+        return _openvino(graph, precision) if graph.suffix == ".xml" else _onnxruntime(graph, gpu)
     except Exception as error:  # the engines' exceptions share no base class
         raise ExportError(f"{graph} cannot be loaded: {str(error).strip().splitlines()[0]}") from error
 
 
-def _onnxruntime(graph: Path) -> Runner:
+def _onnxruntime(graph: Path, gpu: bool) -> Runner:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+    provider = "CUDAExecutionProvider" if gpu else "CPUExecutionProvider"
+    if provider not in onnxruntime.get_available_providers():
+        raise ExportError(f"this ONNX Runtime has no {provider}: install onnxruntime-gpu")
+    session = onnxruntime.InferenceSession(str(graph), options, providers=[provider])
     return lambda inputs: np.asarray(session.run(None, dict(inputs))[0])
 
 

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from dressform_bench.peers.__main__ import _peer, main, of_export, table
-from dressform_bench.peers.request import picture_file
-from dressform_export import read_manifest
+from dressform_bench.peers.__main__ import _peer, main, matrix_rate, of_export, table
+from dressform_bench.peers.floor import Floor
+from dressform_bench.peers.request import drawn_task, picture_file
+from dressform_export import ExportError, read_manifest
 
 
 @pytest.mark.parametrize("name", ["diffusers", "served", "bare:", "optimum:onnxruntime", ""])
@@ -23,8 +24,21 @@ def test_unknown_peers_are_refused(name: str) -> None:
 def test_an_export_gives_the_engines_that_run_here(engines_repository: Path) -> None:
     engines = ("openvino", "onnxruntime", "onnxruntime-fp16")
     peers = [f"{kind}:{engine}" for engine in engines for kind in ("bare", "served")]
-    assert of_export(read_manifest(engines_repository)) == peers
+    assert of_export(read_manifest(engines_repository), "cpu") == peers
     assert [_peer(peer) for peer in peers] == peers
+
+
+def test_on_a_gpu_the_engines_for_gpus_run(engines_repository: Path) -> None:
+    assert of_export(read_manifest(engines_repository), "cuda") == ["bare:cuda", "served:cuda"]
+
+
+def test_an_onnx_runtime_without_cuda_says_so(engines_repository: Path) -> None:
+    with pytest.raises(ExportError, match="no CUDAExecutionProvider: install onnxruntime-gpu"):
+        Floor(engines_repository, "cuda", gpu=True).painted(drawn_task(64, 64, 1))
+
+
+def test_a_matrix_product_has_a_rate() -> None:
+    assert 1e8 < matrix_rate("float32", seconds=0.1) < 1e16
 
 
 def one(first: float, *users: tuple[int, list[float], int]) -> dict[str, Any]:

@@ -8,7 +8,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-from unit import bench_records
 import pytest
 from PIL import Image
 
@@ -17,6 +16,7 @@ from dressform_bench.report.__main__ import main
 from dressform_bench.report.contents import SECTIONS, Run, runs
 from dressform_bench.report.section import Chart, Table, percent, seconds, short
 from dressform_bench.report.summary import code, fenced, text
+from unit import bench_records
 
 ROOT = Path(__file__).parents[2]
 RECORDS = tuple(bench_records.EXAMPLES.values())
@@ -49,7 +49,8 @@ def test_every_benchmark_has_a_section(folder: Path) -> None:
     assert [run.record["benchmark"] for run in found] == list(SECTIONS)
     for run in found:
         assert {Chart, Table} <= {type(part) for part in run.section.parts}
-        assert run.section.finding.strip() and not run.section.finding.endswith(".")
+        assert run.section.finding.strip()
+        assert not run.section.finding.endswith(".")
 
 
 def test_the_newest_run_counts_and_the_earlier_are_told() -> None:
@@ -77,7 +78,8 @@ def test_the_page_needs_no_other_file(folder: Path, tmp_path: Path) -> None:
     assert not re.search(r"<(script|link|img|iframe)|url\((?!#)|@import", page)
     assert not [uri for uri in re.findall(r"(?:src|href)=\"([^\"]*)", page) if not uri.startswith("#")]
     for record in RECORDS:
-        assert record["command"] in page and record["machine"]["name"] in page
+        assert record["command"] in page
+        assert record["machine"]["name"] in page
     ids = re.findall(r'\bid="([^"]+)"', page)
     assert len(ids) == len(set(ids)), "an SVG's ids must not be those of another"
 
@@ -100,7 +102,8 @@ def test_charts_are_pictures_beside_the_summary(folder: Path, tmp_path: Path) ->
     assert len(links) == len(list((tmp_path / "charts").iterdir())) >= len(SECTIONS)
     for link in links:
         with Image.open(tmp_path / link) as image:
-            assert image.width > 1000 and len(image.convert("RGB").getcolors(1 << 24) or ()) > 10
+            assert image.width > 1000
+            assert len(image.convert("RGB").getcolors(1 << 24) or ()) > 10
 
 
 def test_a_folder_without_records_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -132,11 +135,16 @@ def test_a_block_is_written_and_then_agrees(folder: Path, document: Path) -> Non
     assert main([*fill, "--check"]) == 1
     assert main(fill) == 0
     words = document.read_text(encoding="utf-8")
-    assert words.startswith("Before.\n\n<!-- figures") and words.endswith("<!-- /figures -->\n\nAfter.\n")
-    assert "old" not in words and "Served takes" in words and "| jobs at once |" in words
-    assert "(docs/overhead.png)" in words and (document.parent / "docs/overhead.png").is_file()
+    assert words.startswith("Before.\n\n<!-- figures")
+    assert words.endswith("<!-- /figures -->\n\nAfter.\n")
+    assert "old" not in words
+    assert "Served takes" in words
+    assert "| jobs at once |" in words
+    assert "(docs/overhead.png)" in words
+    assert (document.parent / "docs/overhead.png").is_file()
     assert main([*fill, "--check"]) == 0
-    assert main(fill) == 0 and document.read_text(encoding="utf-8") == words
+    assert main(fill) == 0
+    assert document.read_text(encoding="utf-8") == words
 
 
 def test_a_figure_changed_by_hand_is_found(folder: Path, document: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -155,7 +163,11 @@ def test_a_newer_run_is_found_even_if_only_the_chart_differs(folder: Path, docum
 
 @pytest.mark.parametrize(
     ("heading", "part", "told"),
-    [("Overhead: other", "finding", "no section"), (HEADING, "nothing", "no table"), (HEADING, "nothing.png", "no chart")],
+    [
+        ("Overhead: other", "finding", "no section"),
+        (HEADING, "nothing", "no table"),
+        (HEADING, "nothing.png", "no chart"),
+    ],
 )
 def test_a_block_that_names_nothing_is_an_error(
     folder: Path, document: Path, capsys: pytest.CaptureFixture[str], heading: str, part: str, told: str
@@ -173,7 +185,14 @@ def test_figures_in_the_readme_are_those_of_the_results(capsys: pytest.CaptureFi
 
 
 def test_numbers_are_written_with_what_counts() -> None:
-    assert [short(value) for value in (None, 0, 0.01234, 1.0, 99.95, 1234.5)] == ["–", "0", "0.0123", "1.00", "100", "1,234"]
+    assert [short(value) for value in (None, 0, 0.01234, 1.0, 99.95, 1234.5)] == [
+        "–",
+        "0",
+        "0.0123",
+        "1.00",
+        "100",
+        "1,234",
+    ]
     assert [seconds(value) for value in (0.0123, 1.5, 720)] == ["12.3 ms", "1.50 s", "12.0 min"]
     assert [percent(value) for value in (1, 0.9999, 0.5, 0.0001, 0)] == ["100 %", "99.9 %", "50 %", "0.1 %", "0 %"]
 

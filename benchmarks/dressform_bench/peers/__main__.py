@@ -3,7 +3,8 @@
 Same weights, picture, mask, prompt, seeds, solver and steps. Each peer runs alone in a process of its own, one after
 the other, in as many rounds as asked for; the median counts.
 
-- ``diffusers-fp32``, ``diffusers-bf16``, ``diffusers-compile``: diffusers' pipeline, eager or through torch.compile
+- ``diffusers-fp32``, ``diffusers-bf16``, ``diffusers-compile``: diffusers' pipeline, eager or through torch.compile;
+  on a GPU ``diffusers-fp16`` and ``diffusers-fp16-compile``
 - ``optimum``: optimum's ONNX Runtime pipeline (``ORTStableDiffusionInpaintPipeline``)
 - ``optimum-intel``: optimum-intel's OpenVINO pipeline. It needs another optimum than ours: give it an environment of
   its own (optimum-intel, openvino, torch, diffusers, psutil, pillow) with ``--python optimum-intel=PATH``
@@ -17,7 +18,9 @@ memory of all its processes (the sum of their own peaks, in which what they shar
 peer's picture. A pipeline in a process paints for one user after the other; what is served batches them.
 
 Beside it the limit: the floating-point operations of a picture, counted at export, over the rate of a large matrix
-product, measured at the start; in FP32 for ``fp32`` peers, in BF16 for the others. (Int8 may pass the limit of BF16.)
+product, measured at the start; in FP32 for ``fp32`` peers, else in BF16, on a GPU in FP16. (Int8 may pass that.)
+
+With ``--device cuda`` the pipelines run on the first GPU, and of the export the engines ``cuda`` and the like.
 
 A peer that fails is told with its error, and the exit code is 1. ``--size`` builds random weights of that size and
 their export in ``--folder``, or takes the shipped model (demo); those of one's own::
@@ -46,15 +49,24 @@ from dressform_bench.peers.request import drawn_task, picture_file, pixels
 from dressform_bench.peers.worker import KINDS, OF_AN_ENGINE
 from dressform_export import build_random_pipeline, export_pipeline
 from dressform_export.demo import MODEL
+from dressform_export.engines import ENGINES
 from dressform_export.fidelity import psnr
 from dressform_export.manifest import Manifest, open_manifest
 
-OTHERS = ("diffusers-fp32", "diffusers-bf16", "diffusers-compile", "optimum", "optimum-intel")
+OTHERS = {
+    "cpu": ("diffusers-fp32", "diffusers-bf16", "diffusers-compile", "optimum", "optimum-intel"),
+    "cuda": ("diffusers-fp32", "diffusers-fp16", "diffusers-fp16-compile", "optimum"),
+}
+"""The peers by device, beside the export's engines."""
+
+HALF = {"cpu": "bfloat16", "cuda": "float16"}
+"""What a device computes in where it need not be FP32."""
+
 FP32 = ("diffusers-fp32", "diffusers-compile", "optimum")
 """The peers without an engine of ours that compute in FP32."""
 
 SIZES = ("demo", "tiny", "sd15")
-ENGINES = ("onnxruntime", "openvino", "openvino-int8")
+EXPORTED = {"cpu": ("onnxruntime", "openvino", "openvino-int8"), "cuda": ("cuda",)}
 """What ``--size`` exports for."""
 
 PACKAGES = str(Path(dressform_bench.__file__).parents[1])
@@ -65,13 +77,13 @@ def main(argv: list[str] | None = None) -> int:
     """Measure and print; 1 if a peer failed."""
     options = _options(argv)
     if options.source is None:
-        options.source, options.export = built(options.size, options.folder)
+        options.source, options.export = built(options.size, options.folder, options.device)
     manifest = open_manifest(options.export)
-    peers = options.peers or [*OTHERS, *of_export(manifest)]
+    peers = options.peers or [*OTHERS[options.device], *of_export(manifest, options.device)]
     folder = options.pictures.absolute()
     folder.mkdir(parents=True, exist_ok=True)
     drawn_task(manifest.size.width, manifest.size.height, options.steps).write(folder)
-    rates = {name: matrix_rate(name) for name in ("float32", "bfloat16")}
+    rates = {name: matrix_rate(name, options.device) for name in ("float32", HALF[options.device])}
     runs: dict[str, list[dict[str, Any]]] = {peer: [] for peer in peers}
     errors: dict[str, str] = {}
     for _ in range(options.rounds):
@@ -111,12 +123,16 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--folder", type=Path, default=Path(".bench"), help="where they are built, once (.bench)")
     parser.add_argument("--source", type=Path, metavar="PIPELINE", help="a pipeline's folder, instead of --size")
     parser.add_argument("--export", type=Path, metavar="REPOSITORY", help="its export, with the engines to be served")
+    parser.add_argument("--device", choices=tuple(OTHERS), default="cpu", help="that all run on (default cpu)")
     parser.add_argument("--steps", type=int, default=20, help="of a picture (default 20)")
     parser.add_argument("--users", type=int, nargs="+", default=[1, 8], help="that ask at once (default 1 8)")
     parser.add_argument("--images", type=int, default=1, help="timed rounds of each peer in its process (default 1)")
     parser.add_argument("--rounds", type=int, default=1, help="of all peers, one after the other (default 1)")
     parser.add_argument(
-        "--peers", nargs="+", type=_peer, help=f"default {', '.join(OTHERS)}, then bare and served of every engine"
+        "--peers",
+        nargs="+",
+        type=_peer,
+        help=f"default {', '.join(OTHERS['cpu'])}, then bare and served of every engine",
     )
     parser.add_argument(
         "--python", action="append", default=[], metavar="PEER=PATH", help="the Python that a peer runs in"
@@ -134,29 +150,35 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     return options
 
 
-def built(size: Literal["demo", "tiny", "sd15"], folder: Path) -> tuple[Path, Path]:
-    """The pipeline and the export of a size, made where they are not there yet."""
-    export = folder / f"{size}-repository"
+def built(size: Literal["demo", "tiny", "sd15"], folder: Path, device: str) -> tuple[Path, Path]:
+    """The pipeline and the export of a size for a device, made where they are not there yet."""
+    export = folder / (f"{size}-repository" if device == "cpu" else f"{size}-{device}-repository")
     source = MODEL if size == "demo" else folder / size
     if size != "demo" and not source.is_dir():
         build_random_pipeline(size, source)
     if not export.is_dir():
-        export_pipeline(source, export, engines=ENGINES)
+        export_pipeline(source, export, engines=EXPORTED[device])
     return source, export
 
 
-def matrix_rate(dtype: str, side: int = 2048, seconds: float = 2.0) -> float:
+def matrix_rate(dtype: str, device: str = "cpu", seconds: float = 2.0) -> float:
     """Floating-point operations per second of torch's product of two square matrices; the fastest of those tried."""
     import torch
 
-    matrix = torch.ones(side, side, dtype=getattr(torch, dtype))
-    matrix @ matrix
+    side = 2048 if device == "cpu" else 8192
+    matrix = torch.ones(side, side, dtype=getattr(torch, dtype), device=device)
+
+    def multiply() -> None:
+        product = matrix @ matrix
+        product[0, 0].item()  # on a GPU the call comes back before the product is there
+
+    multiply()
     best, end = float("inf"), time.perf_counter() + seconds
     while time.perf_counter() < end:
         began = time.perf_counter()
-        matrix @ matrix
+        multiply()
         best = min(best, time.perf_counter() - began)
-    return 2 * side**3 / best
+    return float(2 * side**3 / best)
 
 
 def _peer(name: str) -> str:
@@ -167,9 +189,15 @@ def _peer(name: str) -> str:
     return name
 
 
-def of_export(manifest: Manifest) -> list[str]:
-    """The peers that an export gives: of each engine that runs on this machine, bare and served."""
-    engines = [name for name, engine in manifest.engines.items() if engine.executed]
+def of_export(manifest: Manifest, device: str) -> list[str]:
+    """The peers that an export gives: of each engine that runs on the device, bare and served.
+
+    TensorRT's own plans have no bare peer.
+    """
+    if device == "cuda":
+        engines = [name for name in manifest.engines if ENGINES[name].gpu and ENGINES[name].backend == "onnxruntime"]
+    else:
+        engines = [name for name, engine in manifest.engines.items() if engine.executed]
     return [f"{kind}:{engine}" for engine in engines for kind in OF_AN_ENGINE]
 
 
@@ -179,7 +207,7 @@ def run(peer: str, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     Raises:
         RuntimeError: with the last line of its standard error, if it failed.
     """
-    words = [peer, str(options.source), str(options.export), str(folder), str(options.steps), str(options.images)]
+    words = [peer, options.device, *map(str, (options.source, options.export, folder, options.steps, options.images))]
     done = subprocess.run(
         [options.python.get(peer, sys.executable), "-m", "dressform_bench.peers.worker", *words]
         + [str(users) for users in options.users],
@@ -212,7 +240,7 @@ def table(
     rates: Mapping[str, float],
     manifest: Manifest,
 ) -> list[dict[str, Any]]:
-    """A row for each number of users and each peer that painted."""
+    """A row for each number of users and each peer that painted; ``rates`` are FLOP/s in FP32, and in a faster type."""
     painted = [peer for peer in peers if runs[peer]]
     pictures = {peer: pixels(Image.open(folder / picture_file(peer))) for peer in painted}
     operations = flops(runs)
@@ -224,8 +252,8 @@ def table(
             for peer in painted
         }
         for peer in painted:
-            precision = "float32" if exact(peer, manifest) else "bfloat16"
-            limit = None if operations is None else operations / rates[precision]
+            rate = rates["float32"] if exact(peer, manifest) else max(rates.values())
+            limit = None if operations is None else operations / rate
             rows.append(
                 {
                     "peer": peer,

@@ -19,10 +19,10 @@ from dressform_export.trajectory import Pixels, paint
 class Floor:
     """The calls of one picture's trajectory, to be made again with the rows of many."""
 
-    def __init__(self, repository: Path, engine: str) -> None:
+    def __init__(self, repository: Path, engine: str, *, gpu: bool = False) -> None:
         self._repository = repository
         self._manifest = read_manifest(repository)
-        self._leaves = GraphLeaves(repository, engine, self._manifest.engines[engine], keep=True)
+        self._leaves = GraphLeaves(repository, engine, self._manifest.engines[engine], keep=True, gpu=gpu)
         self._calls: list[tuple[str, Mapping[str, NDArray[Any]]]] = []
 
     def painted(self, task: Task) -> Pixels:

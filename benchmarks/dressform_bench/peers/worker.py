@@ -1,4 +1,4 @@
-"""One peer in a process of its own: ``….peers.worker PEER SOURCE OUT FOLDER STEPS IMAGES USERS``.
+"""One peer in a process of its own: ``….peers.worker PEER DEVICE SOURCE OUT FOLDER STEPS IMAGES USERS``.
 
 It loads its pipeline, paints one picture of a single step that is not counted, then the others: for each number of
 users so many rounds of one picture for each of them, asked for at once. It prints a line of JSON for the first picture,
@@ -51,20 +51,23 @@ Paint = Callable[[Task, int], Round]
 
 @dataclass(frozen=True)
 class Opening:
-    """What a peer is opened from: a pipeline's folder, its export, and one of the export's engines (else empty)."""
+    """What a peer is opened from: a pipeline's folder, its export, one of the export's engines (else empty), and the
+    device, cpu or cuda."""
 
     source: Path
     out: Path
     engine: str
+    device: str
 
 
 @contextmanager
-def diffusers(source: Path, dtype: str, compiled: bool = False) -> Iterator[Paint]:
+def diffusers(of: Opening, dtype: str, compiled: bool = False) -> Iterator[Paint]:
     """diffusers' pipeline, eager or with its UNet and decoder compiled by torch."""
     import torch
     from diffusers import StableDiffusionInpaintPipeline
 
-    pipeline = StableDiffusionInpaintPipeline.from_pretrained(source, torch_dtype=getattr(torch, dtype))
+    pipeline = StableDiffusionInpaintPipeline.from_pretrained(of.source, torch_dtype=getattr(torch, dtype))
+    pipeline.to(of.device)
     if compiled:
         pipeline.unet = torch.compile(pipeline.unet)
         pipeline.vae.decode = torch.compile(pipeline.vae.decode)
@@ -72,19 +75,22 @@ def diffusers(source: Path, dtype: str, compiled: bool = False) -> Iterator[Pain
 
 
 @contextmanager
-def optimum(source: Path, out: Path) -> Iterator[Paint]:
+def optimum(of: Opening) -> Iterator[Paint]:
     """optimum's ONNX Runtime pipeline, of the graphs that optimum's own exporter makes; those stay beside ``out``."""
     from optimum.onnxruntime import ORTStableDiffusionInpaintPipeline
 
-    yield _diffusers_call(ORTStableDiffusionInpaintPipeline.from_pretrained(exported_by("optimum", source, out)))
+    provider = "CUDAExecutionProvider" if of.device == "cuda" else "CPUExecutionProvider"
+    folder = exported_by("optimum", of.source, of.out)
+    yield _diffusers_call(ORTStableDiffusionInpaintPipeline.from_pretrained(folder, provider=provider))
 
 
 @contextmanager
-def optimum_intel(source: Path, out: Path) -> Iterator[Paint]:
+def optimum_intel(of: Opening) -> Iterator[Paint]:
     """optimum-intel's OpenVINO pipeline, of the graphs that its own exporter makes; those stay beside ``out``."""
     from optimum.intel.openvino.modeling_diffusion import OVStableDiffusionInpaintPipeline
 
-    yield _diffusers_call(OVStableDiffusionInpaintPipeline.from_pretrained(exported_by("optimum-intel", source, out)))
+    folder = exported_by("optimum-intel", of.source, of.out)
+    yield _diffusers_call(OVStableDiffusionInpaintPipeline.from_pretrained(folder))
 
 
 EXPORTERS = {
@@ -126,13 +132,13 @@ def _diffusers_call(pipeline: Any) -> Paint:
 
 
 @contextmanager
-def served(out: Path, engine: str) -> Iterator[Paint]:
+def served(of: Opening) -> Iterator[Paint]:
     """The export on Triton, through the client."""
     from dressform import Client
     from dressform_server import Server
 
-    log = out.with_name(f"{out.name}.{engine}.log")
-    with Server(out, engine=engine, http_port=0, grpc_port=0, metrics_port=0, log=log) as server:
+    log = of.out.with_name(f"{of.out.name}.{of.engine}.log")
+    with Server(of.out, engine=of.engine, http_port=0, grpc_port=0, metrics_port=0, log=log) as server:
         server.wait_ready(600)
         with Client(server.grpc_url, timeout=3600) as client:
 
@@ -146,11 +152,11 @@ def served(out: Path, engine: str) -> Iterator[Paint]:
 
 
 @contextmanager
-def bare(out: Path, engine: str) -> Iterator[Paint]:
+def bare(of: Opening) -> Iterator[Paint]:
     """The engine alone: the seconds of the graphs' own calls, in turn in one process, all users' rows together."""
     from dressform_bench.peers.floor import Floor
 
-    floor = Floor(out, engine)
+    floor = Floor(of.out, of.engine, gpu=of.device == "cuda")
 
     def paint(task: Task, users: int) -> Round:
         picture = floor.painted(task)
@@ -160,13 +166,15 @@ def bare(out: Path, engine: str) -> Iterator[Paint]:
 
 
 KINDS: Mapping[str, Callable[[Opening], AbstractContextManager[Paint]]] = {
-    "diffusers-fp32": lambda of: diffusers(of.source, "float32"),
-    "diffusers-bf16": lambda of: diffusers(of.source, "bfloat16"),
-    "diffusers-compile": lambda of: diffusers(of.source, "float32", compiled=True),
-    "optimum": lambda of: optimum(of.source, of.out),
-    "optimum-intel": lambda of: optimum_intel(of.source, of.out),
-    "bare": lambda of: bare(of.out, of.engine),
-    "served": lambda of: served(of.out, of.engine),
+    "diffusers-fp32": lambda of: diffusers(of, "float32"),
+    "diffusers-bf16": lambda of: diffusers(of, "bfloat16"),
+    "diffusers-fp16": lambda of: diffusers(of, "float16"),
+    "diffusers-compile": lambda of: diffusers(of, "float32", compiled=True),
+    "diffusers-fp16-compile": lambda of: diffusers(of, "float16", compiled=True),
+    "optimum": optimum,
+    "optimum-intel": optimum_intel,
+    "bare": bare,
+    "served": served,
 }
 """How the peers are opened, by name; those of an engine are followed by it, as in ``served:openvino``."""
 
@@ -175,13 +183,13 @@ OF_AN_ENGINE = ("bare", "served")
 
 def main() -> None:
     """Paint and tell."""
-    peer, source, out, folder, steps, images, *users = sys.argv[1:]
+    peer, device, source, out, folder, steps, images, *users = sys.argv[1:]
     kind, _, engine = peer.partition(":")
     if kind in EXPORTERS:
         exported_by(kind, Path(source), Path(out))
     task = Task.read(Path(folder), int(steps))
     began = time.perf_counter()
-    with KINDS[kind](Opening(Path(source), Path(out), engine)) as paint:
+    with KINDS[kind](Opening(Path(source), Path(out), engine, device)) as paint:
         paint(replace(task, steps=1), 1)
         print(json.dumps({"first_image_seconds": time.perf_counter() - began}), flush=True)
         for count in map(int, users):

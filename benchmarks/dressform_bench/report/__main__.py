@@ -1,7 +1,7 @@
 """One report from the records of all benchmarks: ``python -m dressform_bench.report FOLDER``.
 
-FOLDER holds ``*.jsonl`` files as the benchmarks write them with ``--out``. Of runs of the same benchmark, model, machine
-and settings the newest counts; earlier ones are listed with their findings. What is written:
+FOLDER holds ``*.jsonl`` files as the benchmarks write them with ``--out``. Of runs of the same benchmark, model,
+machine and settings the newest counts; earlier ones are listed with their findings. What is written:
 
 - ``--html FILE``: one file that needs no other, charts included, for a desktop and a phone
 - ``--markdown FILE``: findings, tables and commands; with ``--charts`` its charts too

@@ -1,8 +1,8 @@
 """Figures in documents: blocks of Markdown between two marks, written from the records and never by hand.
 
-A block is ``<!-- figures: HEADING: PART, PART -->`` … ``<!-- /figures -->``. HEADING is that of a section of the report;
-a PART is ``finding`` (a sentence), ``command``, the name of one of its tables, or ``NAME.png``: its chart of that name, in
-``docs`` beside the document. Each chart's file carries the record that it was drawn from.
+A block is ``<!-- figures: HEADING: PART, PART -->`` … ``<!-- /figures -->``. HEADING is that of a section of the
+report; a PART is ``finding`` (a sentence), ``command``, the name of one of its tables, or ``NAME.png``: its chart of
+that name, in ``docs`` beside the document. Each chart's file carries the record that it was drawn from.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from dressform_bench.report.contents import Run
 from dressform_bench.report.section import Chart
 from dressform_bench.report.summary import fenced, picture, table, text
 
-_BLOCK = re.compile(r"(<!-- figures: (?P<heading>[^\n]+): (?P<parts>[^:\n]+) -->\n).*?(?P<end><!-- /figures -->)", re.DOTALL)
+_BLOCK = re.compile(
+    r"(<!-- figures: (?P<heading>[^\n]+): (?P<parts>[^:\n]+) -->\n).*?(?P<end><!-- /figures -->)", re.DOTALL
+)
 
 CHARTS = "docs"
 """The folder of charts, beside the document."""

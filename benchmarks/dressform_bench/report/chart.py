@@ -1,4 +1,4 @@
-"""Charts as SVG for a page, in two widths, and as PNG for a document; all in one look that colour-blind eyes can read."""
+"""Charts as SVG for a page, in two widths, and as PNG for a document; all in one look, for colour-blind eyes too."""
 
 from __future__ import annotations
 

@@ -60,8 +60,9 @@ def section(record: Mapping[str, Any]) -> Section:
     parts.append(columns("rates", "Every rate that was tried", _COLUMNS, rows))
     slo = record["slo"].replace(" x ", " × ")
     notes = (
-        f"The SLO: an answer within {slo}, for {percent(record['kept_share'])} of the requests. Latency counts from when a "
-        "request was due, so that an overloaded server cannot hide; refused and failed requests are not within the SLO.",
+        f"The SLO: an answer within {slo}, for {percent(record['kept_share'])} of the requests. Latency counts from "
+        "when a request was due, so that an overloaded server cannot hide; refused and failed requests are not within "
+        "the SLO.",
         f"Solo capacity, a server that takes one request at a time: {short(record['solo_capacity_per_s'])} requests/s.",
     )
     heading = f"Open loop: {record['model'] or 'a model'}, {_pattern(record['pattern'])}"
@@ -127,14 +128,31 @@ def _draw(figure: FigureBase, narrow: bool, record: Mapping[str, Any]) -> None:
     top = max(row["offered_per_s"] for row in record["rows"])
     kept = record["kept_share"]
     share.axhline(kept, color=INK, linewidth=1)
-    share.annotate(f"kept: {percent(kept)}", (1.0, kept), (0, 3), xycoords=("axes fraction", "data"), textcoords="offset points", ha="right", size=8.5)  # fmt: skip
+    share.annotate(
+        f"kept: {percent(kept)}",
+        (1.0, kept),
+        (0, 3),
+        xycoords=("axes fraction", "data"),
+        textcoords="offset points",
+        ha="right",
+        size=8.5,
+    )
     share.set(ylim=(0, 1.1), ylabel="share of the requests")
     share.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
     share.set_title("Within the SLO")
     best = max(row["goodput_per_s"] for row in record["rows"])
     goodput.plot([0, top], [0, top], color=GREY, linestyle=":", linewidth=1.2)
     limit = min(top, 1.1 * best)
-    goodput.annotate("all that is offered", (0.97 * limit, limit), (-6, 0), textcoords="offset points", ha="right", va="center", color="#555555", size=8.5)  # fmt: skip
+    goodput.annotate(
+        "all that is offered",
+        (0.97 * limit, limit),
+        (-6, 0),
+        textcoords="offset points",
+        ha="right",
+        va="center",
+        color="#555555",
+        size=8.5,
+    )
     goodput.set(ylim=(0, 1.18 * best), ylabel="requests / s within the SLO")
     goodput.set_title("Goodput")
     latency.set(yscale="log", ylabel="s, answered requests")
@@ -146,6 +164,17 @@ def _draw(figure: FigureBase, narrow: bool, record: Mapping[str, Any]) -> None:
     for axes in (share, goodput, latency):
         axes.axvline(solo, color=GREY, linewidth=1, linestyle="-.")
         axes.set(xlim=(0, 1.05 * top), xlabel="offered rate (requests / s)")
-    latency.annotate("solo capacity", (solo, 0.98), (-3, 0), xycoords=("data", "axes fraction"), textcoords="offset points", rotation=90, va="top", ha="right", color="#555555", size=8.5)  # fmt: skip
+    latency.annotate(
+        "solo capacity",
+        (solo, 0.98),
+        (-3, 0),
+        xycoords=("data", "axes fraction"),
+        textcoords="offset points",
+        rotation=90,
+        va="top",
+        ha="right",
+        color="#555555",
+        size=8.5,
+    )
     handles, labels = share.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper left", ncols=1 if narrow else 2)

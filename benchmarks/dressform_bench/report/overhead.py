@@ -49,7 +49,7 @@ def section(record: Mapping[str, Any]) -> Section:
             Chart(
                 "overhead",
                 finding(record),
-                "A waterfall for each number of jobs: the parts of a request, each beginning where the one before ended.",
+                "A waterfall for each number of jobs: a request's parts, each beginning where the one before ended.",
                 lambda figure, narrow: _draw(figure, narrow, rows, names),
                 (10.5, height + 0.6),
                 (4.3, len(rows) * height + 0.9),
@@ -61,8 +61,8 @@ def section(record: Mapping[str, Any]) -> Section:
     what = [record["model"] or "a model", *([counted(steps, "step")] if steps else [])]
     what += [str(record["settings"]["engine"])] if record["settings"].get("engine") else []
     note = (
-        "The bare engine makes the calls of one picture's trajectory with as many times its rows as there are jobs, with "
-        "nothing around them. Parts are means over all requests, and add up to the time of one."
+        "The bare engine makes the calls of one picture's trajectory with as many times its rows as there are jobs, "
+        "with nothing around them. Parts are means over all requests, and add up to the time of one."
     )
     return Section(f"Overhead: {', '.join(what)}", finding(record), (note,), tuple(parts))
 

@@ -12,7 +12,8 @@ from dressform_bench.report.section import Chart, Code, Table
 _STYLE = """
 :root { color-scheme: light }
 * { box-sizing: border-box }
-body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 66rem; padding: 1rem; color: #222; background: #fff }
+body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 66rem; padding: 1rem; color: #222 }
+body { background: #fff }
 h1 { font-size: 1.7rem; line-height: 1.2 }
 h2 { font-size: 1.3rem; line-height: 1.25; margin: 3rem 0 .3rem; border-top: 1px solid #ddd; padding-top: 1rem }
 .finding { font-size: 1.1rem; font-weight: 600; margin: .3rem 0 }
@@ -55,7 +56,8 @@ def page(runs: Sequence[Run]) -> str:
     machines = "\n".join(f"<li>{escape(each)}</li>" for each in dict.fromkeys(map(_machine, runs)))
     body = [
         f"<h1>{title}</h1>",
-        f'<p class="note">Runs until {last}. Each section names its machine, its versions, and the command that repeats it.</p>',
+        f'<p class="note">Runs until {last}. Each section names its machine, its versions, and the command to repeat '
+        "it.</p>",
         f"<ul>\n{contents}\n</ul>",
         f"<p>Measured on:</p>\n<ul>\n{machines}\n</ul>",
         *(_section(run, number) for number, run in enumerate(runs, 1)),

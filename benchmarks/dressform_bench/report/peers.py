@@ -107,14 +107,14 @@ def _notes(record: Mapping[str, Any], rows: Sequence[Row]) -> list[str]:
     if rates and count:
         told = listed([f"{short(rate / 1e9)} GFLOP/s in {name}" for name, rate in rates.items()])
         notes.append(
-            f"The limit is {short(count / 1e9)} GFLOP a picture, counted at export, over the rate of a large matrix product "
-            f"measured at the start: {told}."
+            f"The limit is {short(count / 1e9)} GFLOP a picture, counted at export, over the rate of a large matrix "
+            f"product, measured at the start: {told}."
         )
     beyond = [row["peer"] for row in rows if (row.get("share_of_limit") or 0) > 1]
     if beyond:
         notes.append(
-            f"{listed(sorted(set(beyond)))} went beyond that limit: the machine gave more to the peer than to the product "
-            "(int8 may pass the limit of BF16)."
+            f"{listed(sorted(set(beyond)))} went beyond that limit: the machine gave more to the peer than to the "
+            "product (int8 may pass the limit of BF16)."
         )
     return notes
 

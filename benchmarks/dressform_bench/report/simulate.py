@@ -44,7 +44,7 @@ def section(record: Mapping[str, Any]) -> Section:
     parts: list[Chart | Table] = []
     if any(row["servers"] for row in needed):
         alt = "Servers needed over the offered rate, for each routing."
-        parts.append(Chart("needed", _needed(needed), alt, lambda f, n: _draw_needed(f, record), (8, 3.6), (4.3, 3.6)))
+        parts.append(Chart("needed", _needed(needed), alt, lambda f, _: _draw_needed(f, record), (8, 3.6), (4.3, 3.6)))
     if needed:
         parts.append(_needed_table(needed))
     if rows:
@@ -217,7 +217,14 @@ def _draw_needed(figure: FigureBase, record: Mapping[str, Any]) -> None:
             above = routing != "least_loaded"
             place = (-5, 4) if above else (5, -4)
             how: dict[str, Any] = {"ha": "right" if above else "left", "va": "bottom" if above else "top", "size": 8.5}
-            axes.annotate(f"{servers:,}", (rate, servers), place, textcoords="offset points", color=_style(routing)["color"], **how)  # fmt: skip
+            axes.annotate(
+                f"{servers:,}",
+                (rate, servers),
+                place,
+                textcoords="offset points",
+                color=_style(routing)["color"],
+                **how,
+            )
     rates = sorted({row["rate_per_s"] for row in needed})
     solo = record.get("solo_capacity_per_s")
     if solo and len(rates) > 1:
@@ -233,12 +240,19 @@ def _draw_needed(figure: FigureBase, record: Mapping[str, Any]) -> None:
 
 
 def _draw_fleets(figure: FigureBase, narrow: bool, record: Mapping[str, Any], rates: Sequence[float]) -> None:
-    grid = panels(figure, len(rates), 2, sharex=True, sharey="col") if narrow else panels(figure, 2, len(rates), sharex=True, sharey="row")  # fmt: skip
+    grid = (
+        panels(figure, len(rates), 2, sharex=True, sharey="col")
+        if narrow
+        else panels(figure, 2, len(rates), sharex=True, sharey="row")
+    )
     pairs = grid if narrow else [[above, below] for above, below in zip(*grid)]
     fleets = sorted({row["servers"] for row in record["rows"]})
     for place, (rate, (share, latency)) in enumerate(zip(rates, pairs)):
         for routing in dict.fromkeys(row["routing"] for row in record["rows"]):
-            rows = sorted((row for row in record["rows"] if row["routing"] == routing and _of_one(row) == rate), key=lambda row: row["servers"])  # fmt: skip
+            rows = sorted(
+                (row for row in record["rows"] if row["routing"] == routing and _of_one(row) == rate),
+                key=lambda row: row["servers"],
+            )
             for axes, key in ((share, "share_within_slo"), (latency, "p95_s")):
                 values = [float("nan") if row[key] is None else row[key] for row in rows]
                 axes.plot([row["servers"] for row in rows], values, **_style(routing))
@@ -284,7 +298,14 @@ def _draw_validation(figure: FigureBase, narrow: bool, validation: Sequence[Row]
         for row in rows:
             if row["error"][key] is not None:
                 higher = max(row["measured"][key], row["simulated"][key])
-                axes.annotate(_signed(row["error"][key]), (row["rate_per_s"], higher), (0, 7), textcoords="offset points", ha="center", size=8.5)  # fmt: skip
+                axes.annotate(
+                    _signed(row["error"][key]),
+                    (row["rate_per_s"], higher),
+                    (0, 7),
+                    textcoords="offset points",
+                    ha="center",
+                    size=8.5,
+                )
         axes.set(xlabel="offered rate (requests / s)", ylabel=unit)
         axes.set_ylim(0, 1.22 * axes.get_ylim()[1])
         axes.margins(x=0.12)
