@@ -173,7 +173,8 @@ def weighted(weights: NDArray[np.float32], history: Sequence[Floats | None]) -> 
     A quantity that all rows merely keep is returned as it is, not copied.
     """
     columns = weights.reshape(*weights.shape, 1, 1, 1)
-    used = [(columns[:, k], past) for k, past in enumerate(history) if past is not None and weights[:, k].any()]
+    counts = weights.any(axis=0).tolist()
+    used = [(columns[:, k], past) for k, past in enumerate(history) if counts[k] and past is not None]
     weight, past = used[0]
     if len(used) == 1 and (weight == 1).all():
         return past
