@@ -45,8 +45,8 @@ PREVIEW_MEDIA = "image/jpeg"
 READABLE_MS = 30_000
 """How long the last state of a job can be read, in milliseconds, unless its slot is needed before."""
 
-# The file: a header (magic, cursor, claims, health), the slots, the previews. A slot: its owner (generation, digest of the id,
-# beginning of the id, task, rows, time of the claim), the generation that was cancelled, and its progress.
+# The file: a header (magic, cursor, claims, health), the slots, the previews. A slot: its owner (generation, digest of
+# the id, beginning of the id, task, rows, time of the claim), the generation that was cancelled, and its progress.
 _HEALTH = struct.Struct("@qqqdqd")  # 0, time written, work, step time, jobs, least time for a latent
 _OWNER = struct.Struct("@q16s8s8sqq")
 _PROGRESS = struct.Struct("@qqqqqqqq")  # generation, time written, time it expires, step, total, position, eta, state
