@@ -51,8 +51,8 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 from dressform import Client, DressformError, Options
 from dressform_bench import results, trace
 from dressform_bench.goodput import Outcome, kept_rate, next_load, summary
+from dressform_bench.models import built
 from dressform_bench.schedule import MIX, Arrival, Kind, Schedule, burst, capacity, poisson, ramp, replay
-from dressform_export.demo.__main__ import exported
 from dressform_server import Server
 
 MODES = ("step", "request")
@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _options(argv)
     with ExitStack() as stack:
         folder = options.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        repository = options.repository or exported(folder)
+        repository = options.repository or built("tiny", folder, ("onnxruntime",))[1]
         clients = {mode: stack.enter_context(served(repository, mode, options)) for mode in options.batching}
         found = measured({mode: Caller(client, options.pixels) for mode, client in clients.items()}, options)
     failed = sum(row["failed"] for row in found["rows"])

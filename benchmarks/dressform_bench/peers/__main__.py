@@ -39,16 +39,15 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from PIL import Image
 
 import dressform_bench
 from dressform_bench import results
+from dressform_bench.models import SIZES, built
 from dressform_bench.peers.request import drawn_task, picture_file, pixels
 from dressform_bench.peers.worker import KINDS, OF_AN_ENGINE
-from dressform_export import build_random_pipeline, export_pipeline
-from dressform_export.demo import MODEL
 from dressform_export.engines import ENGINES
 from dressform_export.fidelity import psnr
 from dressform_export.manifest import Manifest, open_manifest
@@ -65,7 +64,6 @@ HALF = {"cpu": "bfloat16", "cuda": "float16"}
 FP32 = ("diffusers-fp32", "diffusers-compile", "optimum")
 """The peers without an engine of ours that compute in FP32."""
 
-SIZES = ("demo", "tiny", "sd15")
 EXPORTED = {"cpu": ("onnxruntime", "openvino", "openvino-int8"), "cuda": ("cuda",)}
 """What ``--size`` exports for."""
 
@@ -77,7 +75,7 @@ def main(argv: list[str] | None = None) -> int:
     """Measure and print; 1 if a peer failed."""
     options = _options(argv)
     if options.source is None:
-        options.source, options.export = built(options.size, options.folder, options.device)
+        options.source, options.export = built(options.size, options.folder, EXPORTED[options.device])
     manifest = open_manifest(options.export)
     peers = options.peers or [*OTHERS[options.device], *of_export(manifest, options.device)]
     folder = options.pictures.absolute()
@@ -148,17 +146,6 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     except ValueError:
         parser.error(f"--python must be PEER=PATH, not {' '.join(options.python)}")
     return options
-
-
-def built(size: Literal["demo", "tiny", "sd15"], folder: Path, device: str) -> tuple[Path, Path]:
-    """The pipeline and the export of a size for a device, made where they are not there yet."""
-    export = folder / (f"{size}-repository" if device == "cpu" else f"{size}-{device}-repository")
-    source = MODEL if size == "demo" else folder / size
-    if size != "demo" and not source.is_dir():
-        build_random_pipeline(size, source)
-    if not export.is_dir():
-        export_pipeline(source, export, engines=EXPORTED[device])
-    return source, export
 
 
 def matrix_rate(dtype: str, device: str = "cpu", seconds: float = 2.0) -> float:
