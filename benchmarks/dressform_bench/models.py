@@ -1,4 +1,4 @@
-"""Models to measure where nobody gave one: the shipped one, or random weights of a size. Made once, kept in a folder."""
+"""Models to measure where nobody gave one: the shipped one, or random weights of a size. Made once, and kept."""
 
 from __future__ import annotations
 
