@@ -69,9 +69,11 @@ def section(record: Mapping[str, Any]) -> Section:
     if record.get("errors"):
         failed = tuple((Code(peer), Code(text)) for peer, text in record["errors"].items())
         parts.append(Table("errors", "Peers that could not run here, and why", ("peer", "error"), failed))
-    return Section(
-        f"Peers: {record['model'] or 'a model'}, {size}", finding(record), tuple(_notes(record, rows)), tuple(parts)
-    )
+    users = {row["users"] for row in rows}
+    heading = f"Peers: {record['model'] or 'a model'}, {size}"
+    if len(users) == 1:
+        heading += f", {counted(*users, 'user')}"
+    return Section(heading, finding(record), tuple(_notes(record, rows)), tuple(parts))
 
 
 def finding(record: Mapping[str, Any]) -> str:
