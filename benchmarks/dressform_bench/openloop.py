@@ -15,8 +15,8 @@ looked for by bisection, for each of them.
 What the numbers mean, for each mode and offered rate:
 
 - *offered* (requests/s): what the schedule really held. *load*: the rate asked of it, over the solo capacity: that of a
-  server that does one request at a time with no gap, 1 / the mean of the mix's solo times (measured at the start). It
-  is the limit without batching.
+  server that does one request at a time with no gap, 1 / the mean of the mix's solo times (measured at the start, each
+  after a pause). It is the limit without batching.
 - *goodput* (requests/s): those answered within the SLO, ``--slo`` × the solo time of their own kind. Its limit is the
   offered rate. *share*: of all offered, refusals and errors included. The SLO is kept where the share is ``--kept``.
 - *p50, p95, p99* (s): latency of answered requests, from when each was *due*. *slowdown*: latency over solo time.
@@ -24,7 +24,8 @@ What the numbers mean, for each mode and offered rate:
 - *interrupted*: jobs that sat out a UNet call between two steps of their own. With request-level batching it must be 0,
   or batches are not run to their end and the comparison is unfair.
 
-Client and server share the machine. ``--out`` appends the record (also the last line of stdout) to a file; with
+Client and server share the machine; with ``--device`` the UNet sleeps instead of computing, as if it had a device of
+its own (simulate.device). ``--out`` appends the record (also the last line of stdout) to a file; with
 ``--infos`` the answers' infos are kept for ``dressform_bench.trace``.
 """
 
@@ -53,17 +54,33 @@ from dressform_bench import results, trace
 from dressform_bench.goodput import Outcome, kept_rate, next_load, summary
 from dressform_bench.models import built
 from dressform_bench.schedule import MIX, Arrival, Kind, Schedule, burst, capacity, poisson, ramp, replay
+from dressform_bench.simulate.device import asleep
 from dressform_server import Server
 
 MODES = ("step", "request")
 PATTERNS: Mapping[str, Schedule] = {"poisson": poisson, "burst": burst, "ramp": ramp}
 MODEL = "random tiny"
-SETTINGS = ("pattern", "batching", "slo", "kept", "seconds", "repeats", "pixels", "seed", "onnx_threads", "engine")
+SETTINGS = (
+    "pattern",
+    "batching",
+    "slo",
+    "kept",
+    "seconds",
+    "repeats",
+    "pixels",
+    "seed",
+    "onnx_threads",
+    "engine",
+    "device",
+)
 """The options that make runs comparable."""
 
 THREADS = 96
 """Requests at once, at most; the server refuses beyond 32, so that these never run out."""
 TIMEOUT_SECONDS = 120
+
+IDLE_SECONDS = 0.3
+"""Before a request whose solo time is taken: who arrives at an idle server finds cold caches and cores that sleep."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -102,6 +119,9 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--onnx-threads", type=int, default=1, help="threads of ONNX Runtime (1: a core for the rest)")
     parser.add_argument("--repository", type=Path, help="an export to serve, instead of a tiny random pipeline's")
     parser.add_argument("--engine", help="of the export; default its own default")
+    parser.add_argument(
+        "--device", type=float, nargs=2, metavar=("A", "B"), help="a UNet asleep for A + B × rows s, as on a GPU"
+    )
     parser.add_argument("--folder", type=Path, help="keep the tiny export here for the next run")
     parser.add_argument("--model", default=MODEL, help="its name in the record")
     parser.add_argument("--infos", type=Path, metavar="FOLDER", help="folder for the answers' infos, a file a mode")
@@ -133,9 +153,13 @@ def trace_times(lines: Sequence[str]) -> list[float]:
 
 @contextmanager
 def served(repository: Path, mode: str, options: argparse.Namespace) -> Iterator[Client]:
-    """A client of a server of a copy of ``repository`` whose denoiser batches as ``mode`` says."""
+    """A client of a server of a copy of ``repository``, on ``options.device``, that batches as ``mode`` says."""
     with tempfile.TemporaryDirectory() as folder:
-        copy = Path(shutil.copytree(repository, Path(folder) / "repository"))
+        copy = Path(folder) / "repository"
+        if options.device is None:
+            shutil.copytree(repository, copy)
+        else:
+            asleep(repository, copy, *options.device)
         _set_batching(copy / "denoise" / "config.pbtxt", mode)
         log = Path(folder) / "log"
         with Server(
@@ -237,11 +261,12 @@ def measured(callers: Mapping[str, Caller], options: argparse.Namespace) -> dict
 
 
 def solo_times(callers: Mapping[str, Caller], repeats: int = 7) -> dict[str, dict[Kind, list[float]]]:
-    """Seconds of each kind of request alone on an idle server, by turns on both."""
+    """Seconds of each kind of request alone on a server that was idle for `IDLE_SECONDS`, by turns on both."""
     times: dict[str, dict[Kind, list[float]]] = {mode: {kind: [] for kind in MIX} for mode in callers}
     for _ in range(repeats):
         for kind in MIX:
             for mode, caller in callers.items():
+                time.sleep(IDLE_SECONDS)
                 times[mode][kind].append(caller.timed(kind))
     return times
 

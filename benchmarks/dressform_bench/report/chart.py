@@ -6,6 +6,7 @@ import io
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -29,7 +30,7 @@ DPI = 150
 SOURCE = "Source"
 """Where a PNG says what it was drawn from (a keyword of the PNG standard, 11.3.3)."""
 
-_LOOK = {
+_LOOK: dict[Any, Any] = {
     "axes.axisbelow": True,
     "axes.edgecolor": "#555555",
     "axes.grid": True,
@@ -74,20 +75,21 @@ def png(chart: Chart, path: Path, caption: str, source: str) -> None:
     heights = (0.26 * (1 + title.count("\n")) + 0.12, height, 0.3)
     with matplotlib.rc_context(_LOOK):
         whole = Figure(figsize=(width, sum(heights)), layout="constrained", dpi=DPI)
-        above, middle, below = whole.subfigures(3, 1, height_ratios=heights)
+        parts: Any = whole.subfigures(3, 1, height_ratios=heights)
+        above, middle, below = parts
         above.text(0.008, 0.5, title, fontsize=13, fontweight="bold", va="center")
         chart.draw(middle, False)
         below.text(0.008, 0.5, caption, fontsize=8, color="#555555", va="center")
         whole.savefig(path, metadata={SOURCE: source})
 
 
-def panels(figure: FigureBase, rows: int, columns: int, **options: bool | str) -> list[list[Axes]]:
+def panels(figure: FigureBase, rows: int, columns: int, **options: Any) -> list[list[Axes]]:
     """Axes by row and column."""
     grid: list[list[Axes]] = figure.subplots(rows, columns, squeeze=False, **options).tolist()
     return grid
 
 
-def in_a_row(figure: FigureBase, count: int, narrow: bool, **options: bool | str) -> Sequence[Axes]:
+def in_a_row(figure: FigureBase, count: int, narrow: bool, **options: Any) -> Sequence[Axes]:
     """Axes beside one another, or below one another where it is ``narrow``."""
     grid = panels(figure, count, 1, **options) if narrow else panels(figure, 1, count, **options)
     return [axes for row in grid for axes in row]

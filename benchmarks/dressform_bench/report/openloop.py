@@ -72,7 +72,7 @@ def section(record: Mapping[str, Any]) -> Section:
 def finding(record: Mapping[str, Any]) -> str:
     """Up to which rate each mode keeps the SLO."""
     rates = record["slo_rate_per_s"]
-    told = []
+    told: list[str] = []
     for mode in sorted(rates, key=lambda mode: _order(mode)):
         rate, most = rates[mode], max((row["offered_per_s"] for row in _of(record, mode)), default=0)
         end = ", the highest tried" if rate and rate >= most else ""

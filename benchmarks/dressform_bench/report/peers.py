@@ -72,7 +72,7 @@ def section(record: Mapping[str, Any]) -> Section:
     users = {row["users"] for row in rows}
     heading = f"Peers: {record['model'] or 'a model'}, {size}"
     if len(users) == 1:
-        heading += f", {counted(*users, 'user')}"
+        heading += f", {counted(users.pop(), 'user')}"
     return Section(heading, finding(record), tuple(_notes(record, rows)), tuple(parts))
 
 

@@ -289,12 +289,9 @@ def _draw_validation(figure: FigureBase, narrow: bool, validation: Sequence[Row]
     rates = [row["rate_per_s"] for row in rows]
     every = in_a_row(figure, len(FIGURES), narrow)
     for axes, (key, (name, unit)) in zip(every, FIGURES.items()):
-        for which, style in (
-            ("measured", {"color": INK, "marker": "o"}),
-            ("simulated", {"color": BLUE, "marker": "D", "linestyle": "--"}),
-        ):
+        for which, colour, marker, line in (("measured", INK, "o", "-"), ("simulated", BLUE, "D", "--")):
             values = [float("nan") if row[which][key] is None else row[which][key] for row in rows]
-            axes.plot(rates, values, label=which, **style)
+            axes.plot(rates, values, label=which, color=colour, marker=marker, linestyle=line)
         for row in rows:
             if row["error"][key] is not None:
                 higher = max(row["measured"][key], row["simulated"][key])

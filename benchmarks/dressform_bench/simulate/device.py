@@ -31,13 +31,12 @@ class TritonPythonModel:
 """
 
 
-def asleep(repository: Path, folder: Path, fixed: float, per_row: float) -> Path:
-    """A copy of the export in ``folder`` whose UNet calls of r rows take ``fixed`` + ``per_row`` × r seconds.
+def asleep(repository: Path, copy: Path, fixed: float, per_row: float) -> None:
+    """Make ``copy``, the export with UNet calls of r rows that take ``fixed`` + ``per_row`` × r seconds.
 
     Raises:
         ValueError: if it is no export.
     """
-    copy = folder / "asleep"
     unet = copy / "unet"
     try:
         shutil.copytree(repository, copy)
@@ -55,4 +54,3 @@ def asleep(repository: Path, folder: Path, fixed: float, per_row: float) -> Path
     shutil.rmtree(unet / CONFIGS, ignore_errors=True)
     text = _MODEL.format(fixed=fixed, per_row=per_row, channels=config.output[0].dims[0])
     (unet / VERSION / "model.py").write_text(text, encoding="utf-8")
-    return copy

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from dressform_bench.goodput import Outcome, summary
 from dressform_bench.openloop import Caller, offered, served
 from dressform_bench.schedule import MIX, Kind, capacity, poisson
-from dressform_bench.simulate.device import asleep
 from dressform_bench.simulate.events import simulated
 from dressform_bench.simulate.measurement import Info, fitted
 from dressform_bench.simulate.server import Limits
@@ -34,12 +31,8 @@ def validated(repository: Path, options: argparse.Namespace) -> tuple[StepTimes,
     The times come from arrivals of their own, at solo capacity, which are none of those that are compared; they take
     turns with those, so that a machine whose speed drifts drifts for both.
     """
-    with ExitStack() as stack:
-        served_one = repository
-        if options.device is not None:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            served_one = asleep(repository, folder, *options.device)
-        caller = Caller(stack.enter_context(served(served_one, options.batching, options)), options.pixels)
+    with served(repository, options.batching, options) as client:
+        caller = Caller(client, options.pixels)
         for count in (1, 2, 4, 8, 16):
             caller.together(MIX[1], count)
         rate = capacity(solo_seconds(alone(caller)))
