@@ -107,6 +107,10 @@ def cancel(server: Server, request_id: str) -> None:
         connection.infer("jobs", inputs)
 
 
+TOLD_SECONDS = 0.5
+"""Within this time stages have told Triton what they counted."""
+
+
 def metrics(server: Server) -> dict[str, float]:
     """Our own metrics, by name and labels."""
     with urllib.request.urlopen(server.metrics_url, timeout=10) as answer:
@@ -128,6 +132,7 @@ def test_mixed_requests_in_random_arrival(poisoned: Server, photo: Image.Image, 
                 return error
 
         alone = {one["seed"]: send(one) for one in made if one["kind"] == "good"}
+        time.sleep(TOLD_SECONDS)
         before = metrics(poisoned)
         arrivals = random.Random(3)
         with ThreadPoolExecutor(len(made)) as pool:
@@ -165,7 +170,7 @@ def check_accounts(
     deadline = time.monotonic() + 10
     while metrics(server)['dressform_jobs{state="active"}'] and time.monotonic() < deadline:
         time.sleep(0.1)
-    time.sleep(0.3)  # the recorder's queue
+    time.sleep(TOLD_SECONDS)
     now = metrics(server)
     grown = Counter({name: value - before.get(name, 0) for name, value in now.items()})
     ended = {name: value for name, value in grown.items() if name.startswith("dressform_jobs_ended_total") and value}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -59,13 +60,14 @@ _LOOK: dict[Any, Any] = {
 
 def svg(chart: Chart, narrow: bool, salt: str) -> str:
     """The chart without its title as an ``svg`` element; ``salt`` makes the ids in it differ from other charts'."""
-    with matplotlib.rc_context({**_LOOK, "svg.hashsalt": f"{salt}-{narrow}"}):
+    name = f"{salt}-{'narrow' if narrow else 'wide'}"
+    with matplotlib.rc_context({**_LOOK, "svg.hashsalt": name}):
         figure = Figure(figsize=chart.narrow if narrow else chart.wide, layout="constrained")
         chart.draw(figure, narrow)
         file = io.StringIO()
         figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
     text = file.getvalue()
-    return text[text.index("<svg") :].strip()
+    return re.sub(r'( id="|href="#|url\(#)', rf"\g<1>{name}-", text[text.index("<svg") :].strip())
 
 
 def png(chart: Chart, path: Path, caption: str, source: str) -> None:
