@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from dressform_bench import results
+from dressform_bench.report import load, peers
 from dressform_bench.report.__main__ import main
 from dressform_bench.report.contents import SECTIONS, Run, runs
 from dressform_bench.report.section import Chart, Table, percent, seconds, short
@@ -201,3 +202,27 @@ def test_markdown_is_made_harmless() -> None:
     assert text("a|b *c* <d>\n`e`") == r"a\|b \*c\* &lt;d&gt; \`e\`"
     assert code("a ` b") == "``a ` b``"
     assert fenced("echo ```").startswith("````sh\n")
+
+
+@pytest.mark.parametrize(
+    ("quarters", "told"),
+    [
+        ((1.0, 1.0, 1.0, 1.0), "memory flat at 1.00 GB"),
+        ((1.0, 1.1, 1.2, 1.2), "memory flat at 1.20 GB in the second half, 1.00 at first"),
+        ((1.0, 1.1, 1.2, 1.3), "memory grew from 1.00 to 1.30 GB"),
+        ((1.3, 1.2, 1.1, 1.0), "memory fell from 1.30 to 1.00 GB"),
+    ],
+)
+def test_memory_is_flat_once_it_has_settled(quarters: tuple[float, ...], told: str) -> None:
+    series = [{"t": 5.0 * n, "users": 4, "failures": 0, "memory_gigabytes": quarters[n // 5]} for n in range(20)]
+    assert load.finding({**bench_records.LOAD, "series": series}).endswith(told)
+
+
+def test_who_is_as_fast_is_not_called_faster() -> None:
+    rows = [
+        {"peer": "diffusers-fp32", "users": 1, "seconds": 4.0},
+        {"peer": "optimum-intel", "users": 1, "seconds": 2.01},
+        {"peer": "served:openvino", "users": 1, "seconds": 2.0},
+    ]
+    told = peers.finding({"rows": rows})
+    assert told.endswith("2.0 times as fast as diffusers-fp32 and as fast as optimum-intel")

@@ -58,7 +58,7 @@ _PANELS: Sequence[tuple[str, str, Sequence[tuple[str, str, str, str]]]] = (
     (
         "Time to a picture",
         "s",
-        (("p50_seconds", "p50", BLUE, "-"), ("p95_seconds", "p95", ORANGE, "--"), ("p99_seconds", "p99", GREY, ":")),
+        (("p50_seconds", "p50", BLUE, "-"), ("p95_seconds", "p95", ORANGE, "--")),
     ),
     ("Wait for the first step", "ms", (("waiting_ms", "", PURPLE, "-"),)),
     ("Jobs in a UNet call", "jobs", (("batch", "", GREEN, "-"),)),
@@ -105,23 +105,28 @@ def finding(record: Mapping[str, Any]) -> str:
         words.append(f"p95 {seconds(total['p95_seconds'])}")
     held = memory(record["series"])
     if held is not None:
-        before, after = held
-        flat = abs(after / before - 1) <= FLAT
-        words.append(
-            f"memory flat at {after:.2f} GB"
-            if flat
-            else f"memory {'grew' if after > before else 'fell'} from {before:.2f} to {after:.2f} GB"
-        )
+        words.append(_told(*held))
     return "; ".join(words)
 
 
-def memory(series: Sequence[Sample]) -> tuple[float, float] | None:
-    """Gigabytes in the first and in the last quarter of the time with all users there, medians; None: not known."""
+def _told(first: float, third: float, last: float) -> str:
+    """The memory in words, from medians of quarters: a server that has settled holds what it held a quarter before."""
+    if abs(last / third - 1) > FLAT:
+        return f"memory {'grew' if last > third else 'fell'} from {first:.2f} to {last:.2f} GB"
+    flat = f"memory flat at {last:.2f} GB"
+    return flat if abs(last / first - 1) <= FLAT else f"{flat} in the second half, {first:.2f} at first"
+
+
+def memory(series: Sequence[Sample]) -> tuple[float, float, float] | None:
+    """Gigabytes in the first, third and last quarter of the time with all users there, medians; None: not known."""
     most = max((sample.get("users") or 0 for sample in series), default=0)
     full = [sample for sample in series if (sample.get("users") or 0) == most]
     held = [sample["memory_gigabytes"] for sample in full if sample.get("memory_gigabytes")]
     quarter = len(held) // 4
-    return (statistics.median(held[:quarter]), statistics.median(held[-quarter:])) if quarter else None
+    if not quarter:
+        return None
+    first, third, last = held[:quarter], held[-2 * quarter : -quarter], held[-quarter:]
+    return statistics.median(first), statistics.median(third), statistics.median(last)
 
 
 def _crowd(record: Mapping[str, Any]) -> str:

@@ -92,12 +92,18 @@ def finding(record: Mapping[str, Any]) -> str:
         rival = min(others, key=lambda peer: others[peer], default=first)
         if rival not in (first, best) and _kind(best) == "served":
             against.append(rival)
-        faster = listed([f"{short(usable[peer] / usable[best], 2)} times as fast as {peer}" for peer in against])
+        faster = listed([_faster(usable[peer] / usable[best], peer) for peer in against])
         who = "one user" if users == 1 else counted(users, "user")
         sentences.append(
             f"for {who} {best} takes {seconds(usable[best])} a picture" + (f", {faster}" if faster else "")
         )
     return _capital("; ".join(sentences))
+
+
+def _faster(times: float, peer: str) -> str:
+    """``times`` as fast as ``peer``, in words; a difference that rounds away is none."""
+    told = short(times, 2)
+    return f"as fast as {peer}" if float(told) == 1 else f"{told} times as fast as {peer}"
 
 
 def _notes(record: Mapping[str, Any], rows: Sequence[Row]) -> list[str]:
