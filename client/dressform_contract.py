@@ -55,6 +55,10 @@ MAX_ENCODED_BYTES = 32 * 2**20
 MAX_PIXELS = 64_000_000
 """Largest decoded picture accepted, in pixels (height × width)."""
 
+ROUTE_HEADER = "dressform-route"
+"""HTTP header or gRPC metadata whose value is the id of the request that a call is about, percent-encoded where it is
+not plain ASCII. Before several servers, a balancer sends what has the same value to the same server."""
+
 MIN_WATCHABLE_ID = 22
 """Shortest request id, in characters, by which a request may be watched or cancelled."""
 
