@@ -223,6 +223,7 @@ _ERRORS = (
     ErrorCode("GARMENT_NOT_FOUND", "INVALID_ARGUMENT", 400, False, "The garment parser sees no garment in the garment's picture; send a category, a mask, or another picture."),
     ErrorCode("ID_IN_USE", "INVALID_ARGUMENT", 400, False, "A request with this id is in flight; a retry needs a new id."),
     ErrorCode("OVERLOADED", "UNAVAILABLE", 503, True, "The server is full; try again after retry_after_ms.", ("retry_after_ms",)),
+    ErrorCode("STOPPING", "UNAVAILABLE", 503, True, "The server finishes what it has and takes nothing new; another one, or the same in a while, will."),
     ErrorCode("DEADLINE", "CANCELLED", 400, False, "The job could not finish within its deadline and was refused or dropped.", ("deadline_ms",)),
     ErrorCode("CANCELLED", "CANCELLED", 400, False, "The job was cancelled."),
     ErrorCode("NOT_FOUND", "NOT_FOUND", 404, False, "No request with this id is in flight."),

@@ -108,7 +108,7 @@ def translated(address: Address, request_id: str | None = None) -> Iterator[None
 def ours(error: Any, address: Address, request_id: str | None = None) -> DressformError:
     """Our error for gRPC's."""
     meant = from_answer(error.details(), str(error.code()), request_id)
-    if isinstance(meant, ServerUnavailable):
+    if isinstance(meant, ServerUnavailable) and meant.code is None:
         return ServerUnavailable(f"{address}: {meant.sentence}", request_id=request_id)
     return meant
 
