@@ -19,8 +19,8 @@ from pathlib import Path
 sys.dont_write_bytecode = True  # a folder __pycache__ in the repository would be a model without a config to Triton
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the repository's root
 
-from jobs.shared_file import server_path, servers
-from jobs.table import JobTable
+from jobs.shared_file import server_path, servers  # noqa: E402
+from jobs.table import JobTable  # noqa: E402
 
 _LOOK_SECONDS = 0.1
 

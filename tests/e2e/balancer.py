@@ -1,4 +1,4 @@
-"""The shipped balancer, before servers on the loopback addresses 127.0.0.2, 127.0.0.3, …"""
+"""The shipped balancer, before servers on the loopback addresses 127.0.1.2, 127.0.1.3, …"""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Balancer:
 
 def hosts(count: int) -> list[str]:
     """Loopback addresses, as the balancer names its servers."""
-    return [f"127.0.0.{number}" for number in range(2, 2 + count)]
+    return [f"127.0.1.{number}" for number in range(2, 2 + count)]
 
 
 def shared_ports(addresses: list[str]) -> dict[str, int]:
@@ -57,10 +57,11 @@ def balancer(ports: dict[str, int], servers: int, log: Path) -> Iterator[Balance
     """The shipped configuration in front of ``servers`` servers on ``ports``; ready when each of them is known."""
     assert HAPROXY is not None
     environment = {
+        "DRESSFORM_ROUTES": str(CONFIG.with_name("route.lua")),
         "DRESSFORM_BIND": "127.0.0.1",
         "DRESSFORM_HTTP_PORT": str(ports["http_port"]),
         "DRESSFORM_GRPC_PORT": str(ports["grpc_port"]),
-        "DRESSFORM_PREFIX": "127.0.0.",
+        "DRESSFORM_PREFIX": "127.0.1.",
         "DRESSFORM_SUFFIX": "",
         "DRESSFORM_SERVER_HTTP_PORT": str(ports["http_port"]),
         "DRESSFORM_SERVER_GRPC_PORT": str(ports["grpc_port"]),
@@ -78,6 +79,7 @@ def balancer(ports: dict[str, int], servers: int, log: Path) -> Iterator[Balance
                     assert process.poll() is None, log.read_text()
                     assert time.monotonic() < deadline, log.read_text()
                     time.sleep(0.2)
+        time.sleep(3)  # two checks: those that are not there count as there before
         yield found
     finally:
         process.terminate()

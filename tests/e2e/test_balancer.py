@@ -6,20 +6,26 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+import uuid
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import httpx
+import psutil
 import pytest
 from PIL import Image
 
-from dressform import Cancelled, Client, Result, Retry
+from dressform import Cancelled, Client, Handle, Result, Retry
+from dressform_contract import ROUTE_HEADER
 from e2e.balancer import Balancer, balancer, hosts, needs_haproxy, shared_ports
 
 pytestmark = needs_haproxy
 SERVERS = 3
+LONG: dict[str, Any] = {"num_inference_steps": 150, "num_images": 4}
 
 
 @dataclass(frozen=True)
@@ -78,13 +84,12 @@ def test_jobs_are_watched_and_cancelled_through_the_balancer(
     url = shop.front.grpc_url if protocol == "grpc" else shop.front.http_url
     before = {host: shop.steps(host) for host in shop.servers}
     with Client(url, timeout=120, retries=0) as client, ThreadPoolExecutor(10) as pool:
-        handles = [client.submit_inpaint(photo, mask, "a coat", num_inference_steps=150) for _ in range(10)]
-        watched = [iter(handle.progress()) for handle in handles]
-        for news in watched:
-            assert any(one.step > 0 for one in news)
+        handles = [client.submit_inpaint(photo, mask, "a coat", **LONG) for _ in range(10)]
+        watched = [handle.progress() for handle in handles]
+        steps = list(pool.map(lambda news: next(one.step for one in news if one.step), watched))
+        assert min(steps) > 0
         assert all(shop.steps(host) > before[host] for host in shop.servers)  # the least loaded gets the next
-        for handle in handles:
-            assert handle.cancel()
+        assert all(pool.map(Handle.cancel, handles))
         ends = list(pool.map(lambda news: [one.state for one in news][-1], watched))
         assert ends == ["cancelled"] * 10
         for handle in handles:
@@ -93,11 +98,16 @@ def test_jobs_are_watched_and_cancelled_through_the_balancer(
 
 
 def test_what_one_protocol_asked_for_the_other_watches(shop: Shop, photo: Image.Image, mask: Image.Image) -> None:
-    with Client(shop.front.grpc_url, timeout=120) as asker, Client(shop.front.http_url, timeout=120) as other:
-        handles = [asker.submit_inpaint(photo, mask, "a coat", num_inference_steps=150) for _ in range(3)]
-        for handle in handles:
+    ids = [str(uuid.uuid4()) for _ in range(3)]
+    with Client(shop.front.grpc_url, timeout=120, retries=0) as asker:
+        handles = [asker.submit_inpaint(photo, mask, "a coat", request_id=name, **LONG) for name in ids]
+        for name, handle in zip(ids, handles, strict=True):
             assert any(news.step > 0 for news in handle.progress())
-            assert other.cancel(handle.request_id)
+            question = {"action": "cancel", "id": name}
+            url = f"{shop.front.http_url}/v2/models/jobs/generate"
+            assert httpx.post(url, json=question, headers={ROUTE_HEADER: name}).is_success
+            with pytest.raises(Cancelled):
+                handle.result()
 
 
 def test_no_request_is_lost_when_a_server_is_killed_and_another_drained(
@@ -105,6 +115,7 @@ def test_no_request_is_lost_when_a_server_is_killed_and_another_drained(
 ) -> None:
     """The last of this file: two of the three servers are gone afterwards."""
     killed, drained, left = shop.servers
+    family = psutil.Process(shop.servers[killed].pid).children(recursive=True)
     patient = Retry(retries=20, seconds=240, longest=2)
     with (
         Client(shop.front.grpc_url, timeout=300, retries=patient) as by_grpc,
@@ -118,11 +129,8 @@ def test_no_request_is_lost_when_a_server_is_killed_and_another_drained(
 
         asked = [pool.submit(ask, number) for number in range(200)]
         wait_for(lambda: sum(one.done() for one in asked) >= 40)
-        children = subprocess.run(
-            ["pgrep", "-P", str(shop.servers[killed].pid)], capture_output=True, text=True, check=True
-        )
-        shop.servers[killed].kill()  # takes its Triton along
-        assert children.stdout.split()
+        for process in [psutil.Process(shop.servers[killed].pid), *family]:  # at once, with what it had in flight
+            process.kill()
         wait_for(lambda: sum(one.done() for one in asked) >= 90)
         shop.servers[drained].send_signal(signal.SIGTERM)
         answers = [one.result() for one in asked]
@@ -132,7 +140,7 @@ def test_no_request_is_lost_when_a_server_is_killed_and_another_drained(
     assert shop.steps(left) > 0
 
 
-def wait_for(done) -> None:
+def wait_for(done: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 240
     while not done():
         assert time.monotonic() < deadline

@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture
 def script(tmp_path: Path) -> Path:
     """As it lies in an export."""
-    shutil.copytree(ROOT / "model_repository" / "jobs", tmp_path / "jobs")
+    shutil.copytree(ROOT / "model_repository" / "jobs", tmp_path / "jobs", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "client" / "dressform_contract.py", tmp_path)
     return tmp_path / "jobs" / "drain.py"
 
