@@ -35,6 +35,10 @@ class Family:
 
 
 FAMILIES: dict[str, Family] = {
+    "dressform_start_time_seconds": Family("gauge", "When the server started, seconds since 1970"),
+    "dressform_stage_beat_timestamp_seconds": Family(
+        "gauge", "When a Python process of the server was last heard of, seconds since 1970", ("stage",)
+    ),
     "dressform_jobs": Family("gauge", "Jobs in the denoiser", ("state",)),
     "dressform_work_seconds": Family("gauge", "Estimated work before the denoiser"),
     "dressform_jobs_admitted_total": Family("counter", "Jobs that reached the denoiser"),
@@ -48,7 +52,10 @@ FAMILIES: dict[str, Family] = {
     "dressform_job_seconds": Family("histogram", "From arrival to the last step", (), SECONDS),
 }
 
-DENOISE = tuple(name for name in FAMILIES if name != "dressform_requests_refused_total")
+HEARTS = ("dressform_start_time_seconds", "dressform_stage_beat_timestamp_seconds")
+"""What ``jobs`` tells."""
+
+DENOISE = tuple(name for name in FAMILIES if name not in ("dressform_requests_refused_total", *HEARTS))
 """What ``denoise`` counts."""
 
 

@@ -171,6 +171,9 @@ _BY_STATUS: dict[str, type[DressformError]] = {
     "504": DeadlineExceeded,
 }
 
+_DIED = "is not healthy"
+"""Triton's words for a Python process that died with the request; the server is started anew."""
+
 
 def from_answer(message: str | None, status: str | None, request_id: str | None = None) -> DressformError:
     """The error that a server's (or proxy's) answer stands for.
@@ -183,5 +186,5 @@ def from_answer(message: str | None, status: str | None, request_id: str | None 
     if fault is not None:
         return BY_CODE[fault.code](fault.sentence, code=fault.code, fields=dict(fault.fields), request_id=request_id)
     name = (status or "").removeprefix("StatusCode.")
-    kind = _BY_STATUS.get(name, ServerError)
+    kind = ServerUnavailable if _DIED in (message or "") else _BY_STATUS.get(name, ServerError)
     return kind(message or f"the server answered {name or 'nothing'} without a reason", request_id=request_id)

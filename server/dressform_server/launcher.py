@@ -7,11 +7,13 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, TextIO
 
 from dressform_server.errors import ServerError
 from dressform_server.server import Server
+from dressform_server.supervision import Patience, Watch, fault
 
 _LOOK_SECONDS = 0.2  # how often to look for a signal and for the end of Triton
 _SAME_SIGNAL_SECONDS = 1.0
@@ -30,6 +32,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--exit-timeout", type=int, default=30, metavar="S", help="seconds for requests in flight at a stop (30)"
+    )
+    parser.add_argument(
+        "--no-supervise",
+        dest="supervise",
+        action="store_false",
+        help="end where the server died or hangs, instead of starting it anew",
     )
     parser.add_argument("--ready-timeout", type=float, metavar="S", help="give up when not ready after S seconds")
     parser.add_argument("--onnx-threads", type=int, metavar="N", help="threads of one graph (every usable core)")
@@ -55,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
             echo=_say,
             verbose=arguments.verbose,
         )
-        return _serve(server, arguments.ready_timeout)
+        return _serve(server, arguments.ready_timeout, arguments.supervise)
     except ServerError as error:
         _say(f"dressform serve: {error}")
         return 1
@@ -68,7 +76,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run(parser.parse_args(arguments))
 
 
-def _serve(server: Server, ready_timeout: float | None) -> int:
+def _until_fault(server: Server, signals: _Signals) -> str:
+    """Wait for what ends the server of itself.
+
+    Raises:
+        _Asked: if a signal came before.
+    """
+    assert server.pid is not None
+    with closing(Watch(server.settings.repository, server.pid)) as watch:
+        while (found := fault(server, watch)) is None:
+            _sleep(_LOOK_SECONDS, signals)
+    return found
+
+
+def _sleep(seconds: float, signals: _Signals) -> None:
+    end = time.monotonic() + seconds
+    while not signals.came and (left := end - time.monotonic()) > 0:
+        time.sleep(min(left, _LOOK_SECONDS))
+    if signals.came:
+        raise _Asked
+
+
+def _serve(server: Server, ready_timeout: float | None, supervise: bool) -> int:
     progress = _Progress(sys.stderr)
     with _Signals(server) as signals, server:
 
@@ -77,23 +106,30 @@ def _serve(server: Server, ready_timeout: float | None) -> int:
                 raise _Asked
             progress(ready, models)
 
+        patience = Patience()
         try:
-            server.wait_ready(ready_timeout, report)
-            _say(f"ready: {server.http_url}  {server.grpc_url}  {server.metrics_url}")
-            while server.pid is not None and not signals.came:
-                time.sleep(_LOOK_SECONDS)
+            while True:
+                server.wait_ready(ready_timeout, report)
+                patience.ready()
+                _say(f"ready: {server.http_url}  {server.grpc_url}  {server.metrics_url}")
+                fault = _until_fault(server, signals)
+                pause = patience.pause() if supervise else None
+                if pause is None:
+                    _say(f"dressform serve: {fault}")
+                    return 1
+                _say(f"dressform serve: {fault}; it is started anew" + (f" in {pause:g} s" if pause else ""))
+                server.kill()
+                _sleep(pause, signals)
+                server.restart()
         except _Asked:
             pass
-        if not signals.came:
-            _say(f"dressform serve: Triton ended by itself with status {server.wait()}")
-            return 1
         _say(f"stopping: requests in flight have {server.settings.exit_timeout} s (another signal ends them)")
     _say("stopped")
     return 0
 
 
 class _Asked(Exception):
-    """A signal asked the server to stop while it was loading."""
+    """A signal asked the server to stop."""
 
 
 class _Signals:

@@ -88,6 +88,18 @@ class Server:
         """How many models are loaded, and how many there are."""
         return (self._run.journal.loaded, len(self._run.repository.models)) if self._run is not None else (0, 0)
 
+    def restart(self) -> None:
+        """End Triton at once, with what it has in flight, and start it anew on the same ports.
+
+        Raises:
+            ServerError: as `start` does.
+        """
+        self.kill()
+        if self._run is not None:
+            self._run.wait()
+        self._run = None
+        self._start(self._ports)
+
     def start(self) -> None:
         """Check everything that can be checked, and start Triton. Returns before the models are loaded.
 
@@ -96,6 +108,9 @@ class Server:
         """
         if self._run is not None:
             raise StartFailed("this server was started already")
+        self._start(self.settings.ports)
+
+    def _start(self, ports: dict[str, int]) -> None:
         settings = self.settings
         repository = Repository.read(settings.repository)
         instead = f"NVIDIA's container does:\n{docker_run(settings)}"
@@ -106,7 +121,7 @@ class Server:
             raise UnsupportedPlatform(f"{error}. The same repository on Docker:\n{docker_run(settings)}") from error
         if settings.exposed and self._echo is not None:
             self._echo(_EXPOSED.format(host=settings.host))
-        self._ports = chosen_ports(settings.host, settings.ports)
+        self._ports = chosen_ports(settings.host, ports)
         journal = Journal(settings.log, self._echo, self._verbose)
         self._run = TritonProcess(settings, repository, installation, self._ports, journal)
 

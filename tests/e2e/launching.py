@@ -49,3 +49,10 @@ def gone(processes: list[psutil.Process], within: float) -> bool:
 def segments(launched: subprocess.Popen[bytes]) -> list[Path]:
     """The shared-memory segments of a launched server."""
     return list(Path("/dev/shm").glob(f"dressform_{launched.pid}_*"))
+
+
+def stub_of(launched: subprocess.Popen[bytes], stage: str) -> psutil.Process:
+    """The process of a stage or graph: Triton names it in the stub's arguments."""
+    family = psutil.Process(launched.pid).children(recursive=True)
+    (found,) = [process for process in family if any(f"/{stage}/" in word for word in process.cmdline()[1:])]
+    return found

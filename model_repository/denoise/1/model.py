@@ -23,6 +23,7 @@ from denoise.schedule import SchedulerConfig
 from denoise.window import TableWindow
 from handover import parcel
 from jobs.entry import Slot
+from jobs.heart import Heart
 from jobs.table import JobTable
 from metrics import DENOISE, Recorder
 
@@ -50,14 +51,17 @@ class TritonPythonModel:
             one_batch_at_a_time=settings["batching"] == "request",
         )
         self.table.beat(0, 0, 0)
+        self.heart = Heart(self.table, "denoise")
 
     def execute(self, requests):
         """Admit → rounds (drop, gather, choose, step) → reply."""
+        self.table.busy(True)
         arrived = {request.correlation_id(): request for request in requests}
         new = {key: request for key, request in arrived.items() if key not in self.engine.jobs}
         refused = {key: fault for key, request in new.items() if (fault := self.admitted(key, request)) is not None}
         go_on = self.engine.round if refused else self.engine.run  # who is refused hears it at once
         ended = refused | go_on([key for key in arrived if key not in refused])
+        self.table.busy(bool(self.engine.jobs))
         return [reply(request, ended.get(key)) for key, request in arrived.items()]
 
     def admitted(self, key, request):
@@ -76,6 +80,7 @@ class TritonPythonModel:
     def finalize(self):
         """Leave the job table."""
         self.meter.close()
+        self.heart.close()
         self.table.close()
 
 

@@ -11,6 +11,7 @@ import shutil
 import wire
 from handover import parcel
 from jobs.entry import Slot
+from jobs.heart import Heart
 from jobs.table import JobTable
 
 
@@ -20,6 +21,7 @@ class TritonPythonModel:
     def initialize(self, args):
         """Open the job table and the folder."""
         self.table = JobTable.open()
+        self.heart = Heart(self.table, "handover")
         self.folder = parcel.open_counter()
 
     def execute(self, requests):
@@ -45,4 +47,5 @@ class TritonPythonModel:
     def finalize(self):
         """Leave; nothing stays behind."""
         shutil.rmtree(self.folder, ignore_errors=True)
+        self.heart.close()
         self.table.close()

@@ -8,6 +8,7 @@ how long ago ``denoise`` was last heard of, and what it has before it; ``about``
 
 import os
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -17,7 +18,9 @@ import triton_python_backend_utils as pb_utils
 
 import wire
 from jobs.feedback import AuditLog, Feedback
+from jobs.heart import BEAT_SECONDS, Heart, last_heard
 from jobs.table import JobTable
+from metrics import HEARTS, Recorder
 
 
 class TritonPythonModel:
@@ -28,6 +31,12 @@ class TritonPythonModel:
         self.manifest = wire.manifest()
         self.audit_log = AuditLog(os.environ.get("DRESSFORM_AUDIT_LOG"))
         self.table = JobTable.open()
+        self.heart = Heart(self.table, "jobs")
+        self.meter = Recorder(*HEARTS)
+        self.meter.level("dressform_start_time_seconds", time.time())
+        self.closed = threading.Event()
+        self.thread = threading.Thread(target=self.tell, name="hearts", daemon=True)
+        self.thread.start()
         self.actions = {
             "cancel": self.cancel,
             "list": self.list,
@@ -35,6 +44,14 @@ class TritonPythonModel:
             "about": self.about,
             "feedback": self.feedback,
         }
+
+    def tell(self):
+        """Tell Prometheus of everybody's heartbeat."""
+        while not self.closed.wait(BEAT_SECONDS):
+            now_ns, now = time.monotonic_ns(), time.time()
+            for member in self.table.roll():
+                heard = last_heard(member, now_ns, now)
+                self.meter.level("dressform_stage_beat_timestamp_seconds", heard, stage=member.name)
 
     def execute(self, requests):
         """Each request on its own."""
@@ -106,4 +123,8 @@ class TritonPythonModel:
 
     def finalize(self):
         """Leave the job table."""
+        self.closed.set()
+        self.thread.join(5)
+        self.meter.close()
+        self.heart.close()
         self.table.close()

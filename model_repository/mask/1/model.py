@@ -12,6 +12,8 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # the repository's root: sta
 import numpy as np
 
 import wire
+from jobs.heart import Heart
+from jobs.table import JobTable
 from mask.automatic import AutomaticMasks
 from metrics import Recorder
 from postprocess.encoding import encoded
@@ -27,6 +29,8 @@ class TritonPythonModel:
         """Read what the manifest says of the parser."""
         self.automatic = AutomaticMasks.from_manifest(wire.manifest()["parser"], wire.parse)
         self.meter = Recorder("dressform_requests_refused_total")
+        self.table = JobTable.open()
+        self.heart = Heart(self.table, "mask")
 
     def execute(self, requests):
         """Each request on its own."""
@@ -53,8 +57,10 @@ class TritonPythonModel:
         return wire.answer(outputs | {"info": wire.text(info)})
 
     def finalize(self):
-        """Record what was counted."""
+        """Record what was counted, leave the job table."""
         self.meter.close()
+        self.heart.close()
+        self.table.close()
 
 
 def check_deadline(milliseconds, deadline):

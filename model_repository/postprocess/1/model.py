@@ -16,6 +16,7 @@ import numpy as np
 
 import wire
 from jobs.entry import Slot
+from jobs.heart import Heart
 from jobs.table import JobTable
 from postprocess.compositing import composite, opacity
 from postprocess.encoding import encoded, encoded_mask
@@ -29,6 +30,7 @@ class TritonPythonModel:
     def initialize(self, args):
         """Open the job table."""
         self.table = JobTable.open()
+        self.heart = Heart(self.table, "postprocess")
 
     def execute(self, requests):
         """Each request on its own."""
@@ -51,6 +53,7 @@ class TritonPythonModel:
 
     def finalize(self):
         """Leave the job table."""
+        self.heart.close()
         self.table.close()
 
 

@@ -17,6 +17,7 @@ import numpy as np
 import wire
 from denoise.step_time import FRESH_SECONDS
 from jobs.entry import IdInUse, TableFull
+from jobs.heart import Heart
 from jobs.table import JobTable
 from metrics import Recorder
 from preprocess.preparation import Export, Prepared, RawRequest, checked, prepare, timed, unet_calls, unet_rows
@@ -43,6 +44,7 @@ class TritonPythonModel:
         self.max_jobs = int(limits["max_jobs"]["string_value"])
         self.max_work_ms = 1000 * int(limits["max_work_seconds"]["string_value"])
         self.table = JobTable.open()
+        self.heart = Heart(self.table, "preprocess")
         self.meter = Recorder("dressform_requests_refused_total")
         self.parsing = ThreadPoolExecutor(PARSING_AT_ONCE, thread_name_prefix="parsing")
 
@@ -126,6 +128,7 @@ class TritonPythonModel:
         """Leave the job table."""
         self.parsing.shutdown()
         self.meter.close()
+        self.heart.close()
         self.table.close()
 
 
