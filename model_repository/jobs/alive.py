@@ -1,6 +1,6 @@
 """Whether a server is alive: ``python3 REPOSITORY/jobs/alive.py [--server PID] [--watch]``.
 
-Exit status 0: it is; 1, with a sentence on stderr: it is not (see `jobs.heart`); 2: there is none. With ``--watch``
+Exit status 0: it is; 1, with a sentence on stderr: it is not (see `jobs.heart`), or there is none. With ``--watch``
 it looks every second, and returns when the server is ill (1) or has ended (0).
 
 Needs Python alone. Kubernetes' liveness probe runs it, and ``dressform serve``, which starts an ill server anew.
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         path = running(options.server)
     except LookupError as error:
         print(f"alive: {error}", file=sys.stderr)
-        return 2
+        return 1
     table = JobTable.open(path)
     try:
         while True:

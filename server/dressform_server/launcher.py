@@ -11,6 +11,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, TextIO
 
+from dressform_server.access import read_key
 from dressform_server.errors import ServerError
 from dressform_server.server import Server
 from dressform_server.supervision import Patience, Watch, fault
@@ -39,6 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_false",
         help="end where the server died or hangs, instead of starting it anew",
     )
+    parser.add_argument(
+        "--admin-key-file", type=Path, metavar="F", help="key for Triton's administration (default: refused to all)"
+    )
     parser.add_argument("--ready-timeout", type=float, metavar="S", help="give up when not ready after S seconds")
     parser.add_argument("--onnx-threads", type=int, metavar="N", help="threads of one graph (every usable core)")
     parser.add_argument("--triton-option", action="append", default=[], metavar="OPT", help="passed on to Triton")
@@ -59,6 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
             engine=arguments.engine,
             exit_timeout=arguments.exit_timeout,
             onnx_threads=arguments.onnx_threads,
+            admin_key=read_key(arguments.admin_key_file) if arguments.admin_key_file is not None else None,
             triton_options=tuple(arguments.triton_option),
             echo=_say,
             verbose=arguments.verbose,

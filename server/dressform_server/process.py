@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from dressform_server.access import restrictions
 from dressform_server.errors import StartFailed
 from dressform_server.installation import Installation, backends
 from dressform_server.journal import Journal
@@ -156,6 +157,7 @@ class TritonProcess:
             "--strict-readiness=true",
             "--exit-on-error=true",
             f"--exit-timeout-secs={settings.exit_timeout}",
+            *restrictions(settings.admin_key),
         ]
         for name, port in self._ports.items():
             command += [f"--{name}-address={settings.host}", f"--{name}-port={port}"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from dressform_server.errors import SettingsError
@@ -23,7 +23,8 @@ class Settings:
     ``audit_log`` is a file that gets a line of JSON for each feedback; without it feedback is refused.
     ``engine`` is one that the repository was exported for; None is the first of them. ``exit_timeout`` is how many
     seconds requests in flight get to finish at a stop. ``onnx_threads`` is the number of threads of one call of a
-    graph, whatever the engine; None is every usable core. ``triton_options`` go to Triton's command line as they are.
+    graph, whatever the engine; None is every usable core. ``admin_key`` opens the administration of the server (see
+    `access`); None refuses it to everybody. ``triton_options`` go to Triton's command line as they are.
     """
 
     repository: Path
@@ -36,6 +37,7 @@ class Settings:
     engine: str | None = None
     exit_timeout: int = 30
     onnx_threads: int | None = None
+    admin_key: str | None = field(default=None, repr=False)
     triton_options: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

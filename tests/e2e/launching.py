@@ -22,9 +22,11 @@ def launch(repository: Path, *arguments: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, env=os.environ | environment)
 
 
-def launched_ready(repository: Path, capfd: pytest.CaptureFixture[str]) -> tuple[subprocess.Popen[bytes], str]:
+def launched_ready(
+    repository: Path, capfd: pytest.CaptureFixture[str], *arguments: str
+) -> tuple[subprocess.Popen[bytes], str]:
     """A launched server that is ready, and the address of its gRPC endpoint."""
-    launched = launch(repository)
+    launched = launch(repository, *arguments)
     shown = ""
     deadline = time.monotonic() + 40
     while time.monotonic() < deadline and launched.poll() is None:
