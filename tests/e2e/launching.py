@@ -7,19 +7,21 @@ import re
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import psutil
 import pytest
 
 
-def launch(repository: Path, *arguments: str) -> subprocess.Popen[bytes]:
-    """``dressform serve`` as a process of its own, on free ports where ``arguments`` name none."""
+def launch(repository: Path, *arguments: str, log: Path | None = None) -> subprocess.Popen[bytes]:
+    """``dressform serve`` as a process of its own, on free ports where ``arguments`` name none; what it says in ``log``."""
     command = [sys.executable, "-m", "dressform_server", str(repository)]
     command += ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0", *arguments]
     # A launcher that is killed cannot remove its temporary folder: let it be within the test's.
     environment = {"PYTHONPATH": os.pathsep.join(sys.path), "TMPDIR": str(repository.parent)}
-    return subprocess.Popen(command, env=os.environ | environment)
+    with log.open("wb") if log is not None else nullcontext() as said:
+        return subprocess.Popen(command, env=os.environ | environment, stderr=said)
 
 
 def launched_ready(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import time
@@ -15,7 +16,7 @@ import pytest
 from PIL import Image
 
 from dressform import Client, DressformError, Retry, ServerUnavailable
-from e2e.launching import launched_ready, stub_of
+from e2e.launching import launch, stub_of
 
 
 @dataclass
@@ -26,15 +27,12 @@ class Supervised:
 
 
 @pytest.fixture
-def supervised(tiny_tryon_repository: Path, capfd: pytest.CaptureFixture[str]) -> Iterator[Supervised]:
-    launched, address = launched_ready(tiny_tryon_repository, capfd)
-    shown: list[str] = []
-
-    def look() -> str:
-        shown.append(capfd.readouterr().err)
-        return "".join(shown)
-
-    yield Supervised(launched, address, look)
+def supervised(tiny_tryon_repository: Path, tmp_path: Path) -> Iterator[Supervised]:
+    log = tmp_path / "serve.log"
+    launched = launch(tiny_tryon_repository, log=log)
+    wait_for(lambda: "ready: http" in log.read_text(), log.read_text)
+    (address,) = re.findall(r"ready: .* grpc://(\S+)", log.read_text())
+    yield Supervised(launched, address, log.read_text)
     launched.send_signal(signal.SIGTERM)
     launched.wait(60)
 
@@ -68,7 +66,7 @@ def test_a_lost_process_costs_seconds(
         time.sleep(0.3)
         stub_of(supervised.launched, stage).send_signal(number)
         wait_for(lambda: "it is started anew" in supervised.shown(), supervised.shown)
-        wait_for(lambda: "ready: http" in supervised.shown(), supervised.shown)
+        wait_for(lambda: supervised.shown().count("ready: http") == 2, supervised.shown)
         assert reason in supervised.shown()
         answers = [one.result() for one in asked]
         again = client.inpaint(photo, mask, "a coat", num_inference_steps=2, seed=1)
