@@ -15,7 +15,7 @@ import pytest
 
 
 def launch(repository: Path, *arguments: str, log: Path | None = None) -> subprocess.Popen[bytes]:
-    """``dressform serve`` as a process of its own, on free ports where ``arguments`` name none; what it says in ``log``."""
+    """``dressform serve`` as a process of its own, on free ports where ``arguments`` name none; it says in ``log``."""
     command = [sys.executable, "-m", "dressform_server", str(repository)]
     command += ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0", *arguments]
     # A launcher that is killed cannot remove its temporary folder: let it be within the test's.
