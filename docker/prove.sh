@@ -57,12 +57,12 @@ lap >/dev/null
 buildah "${storage[@]}" bud --isolation chroot --build-arg BASE=localhost/base --format docker \
     -f "$source_folder/docker/Dockerfile.cpu" -t localhost/dressform:cpu "$source_folder" >"$work/build.log" 2>&1 ||
     { tail -30 "$work/build.log"; exit 1; }
-told "image built in" "$(lap) s, $(grep -c '^STEP' "$work/build.log") steps"
+told "image built in" "$(lap) s, $(grep -c 'STEP ' "$work/build.log") steps"
 container=$(buildah "${storage[@]}" from localhost/dressform:cpu)
 root=$(buildah "${storage[@]}" mount "$container")
 told "its /opt/dressform" "$(du -sh --apparent-size "$root/opt/dressform" | cut -f1)"
-weights=$(find "$root" -xdev \( -name '*.safetensors' -o -name '*.onnx' \) | wc -l)
-told "weights inside" "$weights"
+weights=$(find "$root" -xdev -size +100k \( -name '*.safetensors' -o -name '*.onnx' \) | wc -l)
+told "weight files inside" "$weights"
 [ "$weights" = 0 ]
 user=$(buildah "${storage[@]}" inspect --format '{{.Docker.Config.User}}' "$container")
 mapfile -t entry < <(buildah "${storage[@]}" inspect --format '{{range .Docker.Config.Entrypoint}}{{println .}}{{end}}' \

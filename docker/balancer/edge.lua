@@ -1,0 +1,139 @@
+-- Lets gRPC messages pass for the public models alone, and none that is too large.
+--
+-- The path of a gRPC call names a method; the model is in the message: field 1 of ModelInferRequest, ModelReadyRequest
+-- and ModelMetadataRequest. So that no key holder calls a leaf model, the messages are read as they stream by. Protocol
+-- buffers take the last of several values of a field, so every field 1 is looked at, and what a reader could understand
+-- in two ways (long tags, groups, compressed messages) is refused. Nothing of a message's last bytes is passed on before
+-- they are judged, and a server starts nothing before it has the whole message.
+
+local PUBLIC = {inpaint = true, tryon = true, mask = true, jobs = true, watch = true}
+local LARGEST = tonumber(os.getenv("EDGE_BODY"))
+
+-- A coroutine that is resumed with each piece of the body. It ends by an error, where something must not pass.
+local function reader()
+    local piece, at = "", 1
+
+    local function byte()
+        while at > #piece do
+            piece, at = coroutine.yield(), 1
+        end
+        at = at + 1
+        return piece:byte(at - 1)
+    end
+
+    local function skip(count)
+        while count > #piece - at + 1 do
+            count = count - (#piece - at + 1)
+            piece, at = coroutine.yield(), 1
+        end
+        at = at + count
+    end
+
+    local function text(length)
+        local letters = {}
+        for i = 1, length do
+            letters[i] = string.char(byte())
+        end
+        return table.concat(letters)
+    end
+
+    -- A varint, and how many bytes it took.
+    local function varint(longest)
+        local value = 0
+        for i = 0, longest - 1 do
+            local next = byte()
+            value = value | (next & 0x7F) << (7 * i)
+            if next < 0x80 then
+                return value, i + 1
+            end
+        end
+        error("a number is too long")
+    end
+
+    local function field(left)
+        local tag, taken = varint(1)
+        local number, kind = tag >> 3, tag & 7
+        if kind == 0 then
+            local _, more = varint(10)
+            return taken + more
+        elseif kind == 1 or kind == 5 then
+            local width = kind == 1 and 8 or 4
+            skip(width)
+            return taken + width
+        elseif kind ~= 2 then
+            error("a group")
+        end
+        local length, more = varint(5)
+        taken = taken + more + length
+        if taken > left then
+            error("a field is longer than its message")
+        elseif number ~= 1 then
+            skip(length)
+        elseif length > 64 or not PUBLIC[text(length)] then
+            error("another model")
+        end
+        return taken
+    end
+
+    return function()
+        while true do
+            if byte() ~= 0 then
+                error("a compressed message")
+            end
+            local left = byte() << 24 | byte() << 16 | byte() << 8 | byte()
+            if left > LARGEST then
+                error("a large message")
+            end
+            while left > 0 do
+                left = left - field(left)
+            end
+            if left < 0 then
+                error("a field is longer than its message")
+            end
+        end
+    end
+end
+
+local Edge = {id = "edge", flags = filter.FLT_CFG_FL_HTX}
+Edge.__index = Edge
+
+-- A reader that waits for its first byte.
+local function started()
+    local messages = coroutine.create(reader())
+    coroutine.resume(messages)
+    return messages
+end
+
+local function refuses(messages, message)
+    local piece = message:body()
+    return piece and #piece > 0 and not coroutine.resume(messages, piece)
+end
+
+function Edge:new()
+    return setmetatable({messages = started()}, Edge)
+end
+
+function Edge:start_analyze(_, channel)
+    if not channel:is_resp() then
+        filter.register_data_filter(self, channel)
+    end
+    return filter.CONTINUE
+end
+
+-- Before the server hears of the call: what has come of the first message.
+function Edge:http_headers(_, message)
+    if not message:is_resp() and refuses(started(), message) then
+        return filter.ERROR
+    end
+    return filter.CONTINUE
+end
+
+function Edge:http_payload(_, message)
+    if refuses(self.messages, message) then
+        return filter.ERROR
+    end
+end
+
+core.register_filter("edge", Edge, function(edge, _)
+    return edge
+end)
