@@ -111,7 +111,9 @@ def client(scheme: str, address: str, files: Path, key: str | None = SHOP, **set
         yield connected
 
 
-def fetch(files: Path, address: str, method: str, path: str, headers: Mapping[str, str], body: bytes | None = None) -> Any:
+def fetch(
+    files: Path, address: str, method: str, path: str, headers: Mapping[str, str], body: bytes | None = None
+) -> Any:
     """Status and JSON of an HTTP answer."""
     context = ssl.create_default_context(cafile=str(files / "ca.pem"))
     request = urllib.request.Request(f"https://{address}{path}", body, dict(headers), method=method)
@@ -134,7 +136,13 @@ both = pytest.mark.parametrize("scheme", ["grpcs", "https"])
 
 @both
 def test_a_key_opens_pictures_watching_and_cancelling(
-    scheme: str, edge: str, files: Path, grpc_client: Client, photo: Image.Image, mask: Image.Image, garment: Image.Image
+    scheme: str,
+    edge: str,
+    files: Path,
+    grpc_client: Client,
+    photo: Image.Image,
+    mask: Image.Image,
+    garment: Image.Image,
 ) -> None:
     expected = grpc_client.tryon(photo, garment, mask=mask, num_inference_steps=4, seed=7)
     with client(scheme, edge, files) as ours:
@@ -144,7 +152,7 @@ def test_a_key_opens_pictures_watching_and_cancelling(
         assert ours.tryon(photo, garment, mask=mask, num_inference_steps=4, seed=7).encoded == expected.encoded
         watched = ours.submit_tryon(photo, garment, mask=mask, num_inference_steps=4, seed=7)
         steps = [news.step for news in watched.progress()]
-        assert steps and steps[-1] == 4
+        assert steps[-1] == 4
         assert watched.result().encoded == expected.encoded
         long = ours.submit_tryon(photo, garment, mask=mask, num_inference_steps=150, seed=7)
         next(news for news in long.progress() if news.step)
@@ -219,9 +227,10 @@ def test_other_paths_are_refused(method: str, path: str, edge: str, files: Path)
     ],
 )
 def test_other_grpc_methods_and_models_are_refused(method: str, question: Any, edge: str, files: Path) -> None:
-    with channel(files, edge) as opened, pytest.raises(grpc.RpcError) as refusal:
+    with channel(files, edge) as opened:
         call = getattr(service_pb2_grpc.GRPCInferenceServiceStub(opened), method)
-        call(question, metadata=tuple(bearer(SHOP).items()))
+        with pytest.raises(grpc.RpcError) as refusal:
+            call(question, metadata=tuple(bearer(SHOP).items()))
     assert refusal.value.code() == grpc.StatusCode.PERMISSION_DENIED
     assert "not offered here" in refusal.value.details()
 
@@ -243,7 +252,9 @@ def test_a_disguised_leaf_is_refused(method: str, disguise: str, edge: str, file
             with pytest.raises(grpc.RpcError) as refusal:
                 opened.unary_unary(f"{SERVICE}/{method}")(message, metadata=headers)
             return refusal.value.code(), refusal.value.details()
-        stream = opened.stream_stream(f"{SERVICE}/{method}", response_deserializer=pb.ModelStreamInferResponse.FromString)
+        stream = opened.stream_stream(
+            f"{SERVICE}/{method}", response_deserializer=pb.ModelStreamInferResponse.FromString
+        )
         try:
             return grpc.StatusCode.OK, next(stream(iter([message]), metadata=headers)).error_message
         except grpc.RpcError as error:
@@ -266,10 +277,11 @@ def test_compressed_messages_are_refused(edge: str, files: Path, photo: Image.Im
     # The flag in a message's own head, where no header tells of it.
     framed = files / "framed"
     framed.write_bytes(struct.pack(">BI", 1, len(JOBS)) + JOBS)
-    headers = ["-H", f"authorization: Bearer {SHOP}", "-H", "content-type: application/grpc", "-H", "te: trailers"]
+    curl = ["curl", "-sS", "--http2", "--cacert", files / "ca.pem", "-D", "-", "--data-binary", f"@{framed}"]
+    for header in (f"authorization: Bearer {SHOP}", "content-type: application/grpc", "te: trailers"):
+        curl += ["-H", header]
     answer = subprocess.run(
-        ["curl", "-sS", "--http2", "--cacert", files / "ca.pem", *headers, "-D", "-", "--data-binary", f"@{framed}"]
-        + [f"https://{edge}{SERVICE}/ModelInfer"],
+        [*curl, f"https://{edge}{SERVICE}/ModelInfer"],
         check=True,
         capture_output=True,
         text=True,
@@ -300,12 +312,12 @@ def test_calls_beyond_the_rate_are_refused(
 def test_a_large_request_is_refused(
     scheme: str, files: Path, server: Server, photo: Image.Image, mask: Image.Image
 ) -> None:
-    with haproxy(files, netloc(server.http_url), netloc(server.grpc_url), EDGE_BODY=100_000) as address:
-        with client(scheme, address, files) as ours:
-            ours.inpaint(photo.resize((40, 40)), mask.resize((40, 40)), "a coat", num_inference_steps=1)
-            noise = Image.effect_noise((700, 700), 90).convert("RGB")
-            with pytest.raises(InvalidRequest, match=r"larger than this edge takes|limited size"):
-                ours.inpaint(noise, mask.resize(noise.size), "a coat", num_inference_steps=1)
+    small = haproxy(files, netloc(server.http_url), netloc(server.grpc_url), EDGE_BODY=100_000)
+    with small as address, client(scheme, address, files) as ours:
+        ours.inpaint(photo.resize((40, 40)), mask.resize((40, 40)), "a coat", num_inference_steps=1)
+        noise = Image.effect_noise((700, 700), 90).convert("RGB")
+        with pytest.raises(InvalidRequest, match=r"larger than this edge takes|limited size"):
+            ours.inpaint(noise, mask.resize(noise.size), "a coat", num_inference_steps=1)
 
 
 def test_the_server_learns_the_client_and_not_the_key(files: Path) -> None:
@@ -338,9 +350,9 @@ def test_the_server_learns_the_client_and_not_the_key(files: Path) -> None:
 @both
 def test_an_absent_server_is_told_as_such(scheme: str, files: Path, photo: Image.Image, mask: Image.Image) -> None:
     nobody = f"127.0.0.1:{free_port()}"
-    with haproxy(files, nobody, nobody) as address, client(scheme, address, files) as ours:
-        with pytest.raises(ServerUnavailable, match="the server does not answer"):
-            ours.inpaint(photo, mask, "a coat", num_inference_steps=1)
+    unavailable = pytest.raises(ServerUnavailable, match="the server does not answer")
+    with haproxy(files, nobody, nobody) as address, client(scheme, address, files) as ours, unavailable:
+        ours.inpaint(photo, mask, "a coat", num_inference_steps=1)
 
 
 def test_the_log_names_clients_and_never_keys(edge: str, files: Path) -> None:
