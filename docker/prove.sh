@@ -24,7 +24,7 @@ clear_up() {
 trap clear_up EXIT
 
 began=$SECONDS
-told() { printf '%-28s %s\n' "$1" "$2" | tee -a "$work/summary"; }
+told() { printf '%-28s %s\n' "$1" "$2" ; }
 lap() { echo $((SECONDS - began)); began=$SECONDS; }
 
 # -- a bare Debian with its Python, in place of python:3.11-slim
@@ -57,10 +57,11 @@ lap >/dev/null
 buildah "${storage[@]}" bud --isolation chroot --build-arg BASE=localhost/base --format docker \
     -f "$source_folder/docker/Dockerfile.cpu" -t localhost/dressform:cpu "$source_folder" >"$work/build.log" 2>&1 ||
     { tail -30 "$work/build.log"; exit 1; }
-told "image built in" "$(lap) s, $(grep -c 'STEP ' "$work/build.log") steps"
+told "image built" "$(lap) s, $(grep -c 'STEP ' "$work/build.log") steps of the Dockerfile"
 container=$(buildah "${storage[@]}" from localhost/dressform:cpu)
 root=$(buildah "${storage[@]}" mount "$container")
-told "its /opt/dressform" "$(du -sh --apparent-size "$root/opt/dressform" | cut -f1)"
+told "image with that Debian" "$(du -sh --apparent-size "$root" | cut -f1)"
+told "of which ours" "$(du -sh --apparent-size "$root/opt/dressform" | cut -f1) in /opt/dressform"
 weights=$(find "$root" -xdev -size +100k \( -name '*.safetensors' -o -name '*.onnx' \) | wc -l)
 told "weight files inside" "$weights"
 [ "$weights" = 0 ]
@@ -127,17 +128,17 @@ for _ in $(seq 300); do
 done
 [ -n "$ready" ] || { cat "$work/server.log"; exit 1; }
 told "ready after" "$(lap) s"
-stage=$(pgrep -g "$server" -f 'tritonserver --' | head -1 || true)
 inside=$(pgrep -f "model-repository=/models.*http-port=$http" | head -1)
-told "Triton runs as" "uid $(awk '/^Uid/ {print $2}' "/proc/$inside/status"), no new privileges: $(awk '/^NoNewPrivs/ {print $2}' "/proc/$inside/status")"
-told "its root can be written" "$(nsenter --target "$inside" --mount touch "/proc/$inside/root/x" 2>/dev/null && echo yes || echo no)"
-told "health check says" "$(nsenter --target "$inside" --mount --root="/proc/$inside/root" /opt/dressform/bin/"${health[0]}" \
-    -c "${health[2]//8000/$http}" && echo healthy)"
+within() { nsenter --target "$inside" --mount --root="/proc/$inside/root" --setuid "$user" --setgid "$user" "$@"; }
+status() { awk -v name="$1:" '$1 == name {print $2}' "/proc/$inside/status"; }
+told "Triton runs as" "uid $(status Uid), capabilities $(status CapEff), no new privileges: $(status NoNewPrivs)"
+told "its root is" "$(nsenter --target "$inside" --mount touch "/proc/$inside/root/written" 2>"$work/refusal" &&
+    echo "written to, even if by root" || echo "not written, even by root: $(sed 's/.*: //' "$work/refusal")")"
+told "the image's health check" "$(within "/opt/dressform/bin/${health[0]}" -c "${health[2]//8000/$http}" && echo healthy)"
 
 # -- a try-on, by the image's own client
 
-nsenter --target "$inside" --mount --root="/proc/$inside/root" /opt/dressform/bin/python - "$grpc" "$http" \
-    >"$work/answer" 2>&1 <<'PYTHON' || { cat "$work/answer" "$work/server.log"; exit 1; }
+within /opt/dressform/bin/python - "$grpc" "$http" >"$work/answer" 2>&1 <<'PYTHON' || { cat "$work/answer" "$work/server.log"; exit 1; }
 import sys
 import time
 

@@ -8,6 +8,7 @@
 
 local PUBLIC = {inpaint = true, tryon = true, mask = true, jobs = true, watch = true}
 local LARGEST = tonumber(os.getenv("EDGE_BODY"))
+local MORE = "the next piece"
 
 -- A coroutine that is resumed with each piece of the body. It ends by an error, where something must not pass.
 local function reader()
@@ -15,7 +16,7 @@ local function reader()
 
     local function byte()
         while at > #piece do
-            piece, at = coroutine.yield(), 1
+            piece, at = coroutine.yield(MORE), 1
         end
         at = at + 1
         return piece:byte(at - 1)
@@ -24,7 +25,7 @@ local function reader()
     local function skip(count)
         while count > #piece - at + 1 do
             count = count - (#piece - at + 1)
-            piece, at = coroutine.yield(), 1
+            piece, at = coroutine.yield(MORE), 1
         end
         at = at + count
     end
@@ -41,9 +42,9 @@ local function reader()
     local function varint(longest)
         local value = 0
         for i = 0, longest - 1 do
-            local next = byte()
-            value = value | (next & 0x7F) << (7 * i)
-            if next < 0x80 then
+            local part = byte()
+            value = value | (part & 0x7F) << (7 * i)
+            if part < 0x80 then
                 return value, i + 1
             end
         end
@@ -106,7 +107,11 @@ end
 
 local function refuses(messages, message)
     local piece = message:body()
-    return piece and #piece > 0 and not coroutine.resume(messages, piece)
+    if not piece or #piece == 0 then
+        return false
+    end
+    local alive, asked = coroutine.resume(messages, piece)
+    return not alive or asked ~= MORE
 end
 
 function Edge:new()
