@@ -105,7 +105,7 @@ mount -t proc proc "$root/proc"
 mount -o remount,bind,ro "$root/models"
 mount -o remount,bind,ro "$root"
 exec env -i PATH=/opt/dressform/bin:/usr/bin:/bin HOME=/tmp PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 \
-    chroot "$root" /usr/bin/setpriv --reuid "$user" --regid "$user" --clear-groups --no-new-privs "$@"
+    /usr/sbin/chroot "$root" /usr/bin/setpriv --reuid "$user" --regid "$user" --clear-groups --no-new-privs "$@"
 INSIDE
 
 ports=$(python3 - <<'PYTHON'

@@ -105,11 +105,7 @@ local function started()
     return messages
 end
 
-local function refuses(messages, message)
-    local piece = message:body()
-    if not piece or #piece == 0 then
-        return false
-    end
+local function refuses(messages, piece)
     local alive, asked = coroutine.resume(messages, piece)
     return not alive or asked ~= MORE
 end
@@ -125,20 +121,19 @@ function Edge:start_analyze(_, channel)
     return filter.CONTINUE
 end
 
--- Before the server hears of the call: what has come of the first message.
-function Edge:http_headers(_, message)
-    if not message:is_resp() and refuses(started(), message) then
-        return filter.ERROR
-    end
-    return filter.CONTINUE
-end
-
 function Edge:http_payload(_, message)
-    if refuses(self.messages, message) then
+    local piece = message:body()
+    if piece and #piece > 0 and refuses(self.messages, piece) then
         return filter.ERROR
     end
 end
 
 core.register_filter("edge", Edge, function(edge, _)
     return edge
+end)
+
+-- The same judgement of what has come of the first message, before the server hears of the call.
+core.register_action("edge", {"http-req"}, function(txn)
+    local piece = txn.f:req_body()
+    txn:set_var("txn.refused", piece and #piece > 0 and refuses(started(), piece) or false)
 end)
