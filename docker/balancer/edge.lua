@@ -10,6 +10,15 @@ local PUBLIC = {inpaint = true, tryon = true, mask = true, jobs = true, watch = 
 local LARGEST = tonumber(os.getenv("EDGE_BODY"))
 local MORE = "the next piece"
 
+-- gRPC's status and sentence of each reason in txn.refusal.
+local REFUSALS = {
+    key = {16, "a known API key is needed: authorization: Bearer KEY"},
+    offer = {7, "not offered here: the edge passes inference, watching, health and metadata of the public models alone"},
+    compressed = {12, "compressed requests are not taken here: pictures are compressed already"},
+    large = {8, "the request is larger than this edge takes"},
+    rate = {8, "DRESSFORM_OVERLOADED retry_after_ms=2000: this API key's calls of a minute are spent"},
+}
+
 -- A coroutine that is resumed with each piece of the body. It ends by an error, where something must not pass.
 local function reader()
     local piece, at = "", 1
@@ -48,7 +57,7 @@ local function reader()
                 return value, i + 1
             end
         end
-        error("a number is too long")
+        error("offer", 0)
     end
 
     local function field(left)
@@ -62,16 +71,16 @@ local function reader()
             skip(width)
             return taken + width
         elseif kind ~= 2 then
-            error("a group")
+            error("offer", 0)
         end
         local length, more = varint(5)
         taken = taken + more + length
         if taken > left then
-            error("a field is longer than its message")
+            error("offer", 0)
         elseif number ~= 1 then
             skip(length)
         elseif length > 64 or not PUBLIC[text(length)] then
-            error("another model")
+            error("offer", 0)
         end
         return taken
     end
@@ -79,17 +88,17 @@ local function reader()
     return function()
         while true do
             if byte() ~= 0 then
-                error("a compressed message")
+                error("compressed", 0)
             end
             local left = byte() << 24 | byte() << 16 | byte() << 8 | byte()
             if left > LARGEST then
-                error("a large message")
+                error("large", 0)
             end
             while left > 0 do
                 left = left - field(left)
             end
             if left < 0 then
-                error("a field is longer than its message")
+                error("offer", 0)
             end
         end
     end
@@ -105,9 +114,15 @@ local function started()
     return messages
 end
 
-local function refuses(messages, piece)
-    local alive, asked = coroutine.resume(messages, piece)
-    return not alive or asked ~= MORE
+-- Why the next piece must not pass, or nil. What the reader did not ask for is refused too.
+local function refusal(messages, piece)
+    if not piece or #piece == 0 then
+        return nil
+    end
+    local alive, said = coroutine.resume(messages, piece)
+    if said ~= MORE then
+        return not alive and REFUSALS[said] and said or "offer"
+    end
 end
 
 function Edge:new()
@@ -121,10 +136,14 @@ function Edge:start_analyze(_, channel)
     return filter.CONTINUE
 end
 
-function Edge:http_payload(_, message)
-    local piece = message:body()
-    if piece and #piece > 0 and refuses(self.messages, piece) then
-        return filter.ERROR
+-- An error of the script ends the call; HAProxy 2.6 takes the -1 of filter.ERROR for a very large number, and forwards.
+function Edge:http_payload(txn, message)
+    if txn:get_var("txn.refusal") then
+        return -- this body goes to the service below
+    end
+    local reason = refusal(self.messages, message:body())
+    if reason then
+        error("a gRPC call was ended: " .. reason)
     end
 end
 
@@ -134,6 +153,24 @@ end)
 
 -- The same judgement of what has come of the first message, before the server hears of the call.
 core.register_action("edge", {"http-req"}, function(txn)
-    local piece = txn.f:req_body()
-    txn:set_var("txn.refused", piece and #piece > 0 and refuses(started(), piece) or false)
+    local reason = refusal(started(), txn.f:req_body())
+    if reason then
+        txn:set_var("txn.refusal", reason)
+    end
+end)
+
+-- Answers a gRPC call with txn.refusal. The upload is swallowed first: a client that is answered in the midst of it takes
+-- the end of the stream for a cancellation, and never reads why.
+core.register_service("refuse", "http", function(applet)
+    local status, sentence = table.unpack(REFUSALS[applet:get_var("txn.refusal")])
+    local swallowed, piece = 0, nil
+    while piece ~= "" and swallowed < 4 * LARGEST and not applet.path:find("Stream") do
+        piece = applet:receive(65536) or ""
+        swallowed = swallowed + #piece
+    end
+    applet:set_status(200)
+    applet:add_header("grpc-status", tostring(status))
+    applet:add_header("grpc-message", sentence)
+    applet:add_header("content-length", "0")
+    applet:start_response()
 end)

@@ -162,7 +162,7 @@ def test_a_key_opens_pictures_watching_and_cancelling(
 
 
 @both
-@pytest.mark.parametrize("key", [None, "a guess", ""])
+@pytest.mark.parametrize("key", [None, "a guess", hashlib.sha256(SHOP.encode()).hexdigest()])
 def test_without_a_known_key_nothing_is_told(
     scheme: str, key: str | None, edge: str, files: Path, photo: Image.Image, mask: Image.Image
 ) -> None:
@@ -267,7 +267,9 @@ def test_a_disguised_leaf_is_refused(method: str, disguise: str, edge: str, file
     with channel(files, edge) as opened:
         status, sentence = sent(opened)
         assert "unet" not in sentence
-        assert status == grpc.StatusCode.PERMISSION_DENIED
+        # What hides beyond the first bytes ends the call in mid-upload, which gRPC takes for a cancellation.
+        far = status == grpc.StatusCode.CANCELLED and len(message) > 16_384
+        assert far or status == grpc.StatusCode.PERMISSION_DENIED
 
 
 def test_compressed_messages_are_refused(edge: str, files: Path, photo: Image.Image, mask: Image.Image) -> None:
@@ -286,7 +288,7 @@ def test_compressed_messages_are_refused(edge: str, files: Path, photo: Image.Im
         capture_output=True,
         text=True,
     ).stdout
-    assert "grpc-status: 7" in answer
+    assert "grpc-status: 12" in answer
     assert "content-type: application/grpc" in answer
 
 
@@ -316,7 +318,7 @@ def test_a_large_request_is_refused(
     with small as address, client(scheme, address, files) as ours:
         ours.inpaint(photo.resize((40, 40)), mask.resize((40, 40)), "a coat", num_inference_steps=1)
         noise = Image.effect_noise((700, 700), 90).convert("RGB")
-        with pytest.raises(InvalidRequest, match=r"larger than this edge takes|limited size"):
+        with pytest.raises(InvalidRequest, match="larger than this edge takes"):
             ours.inpaint(noise, mask.resize(noise.size), "a coat", num_inference_steps=1)
 
 
@@ -357,7 +359,9 @@ def test_an_absent_server_is_told_as_such(scheme: str, files: Path, photo: Image
 
 def test_the_log_names_clients_and_never_keys(edge: str, files: Path) -> None:
     fetch(files, edge, "GET", "/v2", {**bearer(SHOP), "dressform-route": "an-id-to-be-found"})
-    lines = (files / "haproxy.log").read_text().splitlines()
-    told = [json.loads(line) for line in lines if "an-id-to-be-found" in line]
+    told: list[dict[str, Any]] = []
+    while not told:  # it is written after the answer
+        lines = (files / "haproxy.log").read_text().splitlines()
+        told = [json.loads(line) for line in lines if "an-id-to-be-found" in line]
     assert [(line["client"], line["path"], line["status"]) for line in told] == [("shop", "/v2", 200)]
     assert not any(key in line for line in lines for key in (SHOP, BACK_OFFICE, "Bearer"))
