@@ -1,11 +1,11 @@
 #!/bin/bash
 # Builds docker/Dockerfile.cpu without a Docker engine, from a bare Debian, and has the server inside answer a try-on.
 #
-#   sudo docker/prove.sh [REPOSITORY]      (debootstrap, buildah, setpriv, unshare; 10 minutes, 6 GB)
+#   sudo docker/prove.sh [REPOSITORY [EXTRAS]]      (debootstrap, buildah, unshare, nsenter; 3 minutes, 3 GB)
 #
 # Debian's own root and Python stand in for the image python:3.11-slim; everything after FROM is the Dockerfile's own.
 # REPOSITORY is what dressform-export wrote (default: a tiny random pipeline, exported by this checkout's .venv); it
-# must be able to do `tryon`. The image's file system is then mounted read-only, and its entry point run there as its
+# must be able to do `tryon`. EXTRAS is the build argument (default: the file's own). The image's file system is then mounted read-only, and its entry point run there as its
 # user, with /tmp and /dev/shm of its own, as the line in the Dockerfile's header does.
 # The package sources, certificates and proxies of this machine are handed into the root. Nothing is left behind.
 set -euo pipefail
@@ -54,7 +54,7 @@ lap >/dev/null
 
 # -- the image, by its own Dockerfile
 
-buildah "${storage[@]}" bud --isolation chroot --build-arg BASE=localhost/base --format docker \
+buildah "${storage[@]}" bud --isolation chroot --build-arg BASE=localhost/base ${2:+--build-arg "EXTRAS=$2"} --format docker \
     -f "$source_folder/docker/Dockerfile.cpu" -t localhost/dressform:cpu "$source_folder" >"$work/build.log" 2>&1 ||
     { tail -30 "$work/build.log"; exit 1; }
 told "image built" "$(lap) s, $(grep -c 'STEP ' "$work/build.log") steps of the Dockerfile"

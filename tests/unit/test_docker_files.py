@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import argparse
+import json
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from dressform_server import InstallationError, RepositoryError, Settings
+from dressform_server import InstallationError, RepositoryError, Settings, launcher
 from dressform_server.container import IMAGE
 from dressform_server.native import command, main
 
@@ -114,6 +117,15 @@ def test_a_stop_leaves_time_to_finish(name: str) -> None:
     timeout = int(service["command"][service["command"].index("--exit-timeout") + 1])
     assert int(service["stop_grace_period"].removesuffix("s")) > timeout + 15
     assert service["shm_size"].startswith("${DRESSFORM_SHM:-")
+
+
+@pytest.mark.parametrize(("name", "add"), [("cpu", launcher.add_arguments), ("gpu", launcher.add_shared_arguments)])
+def test_servers_understand_their_commands(name: str, add: Callable[[argparse.ArgumentParser], None]) -> None:
+    parser = argparse.ArgumentParser(exit_on_error=False)
+    add(parser)
+    text = (ROOT / SERVICES[name]["build"]["dockerfile"]).read_text()
+    entry = json.loads(re.findall(r"^ENTRYPOINT (.*)$", text, re.MULTILINE)[-1])
+    assert parser.parse_args([*entry[entry.index("/models") :], *SERVICES[name]["command"]]).host == "0.0.0.0"
 
 
 def test_secrets_are_files_that_git_does_not_see() -> None:
