@@ -5,8 +5,9 @@
 #
 # Debian's own root and Python stand in for the image python:3.11-slim; everything after FROM is the Dockerfile's own.
 # REPOSITORY is what dressform-export wrote (default: a tiny random pipeline, exported by this checkout's .venv); it
-# must be able to do `tryon`. EXTRAS is the build argument (default: the file's own). The image's file system is then mounted read-only, and its entry point run there as its
-# user, with /tmp and /dev/shm of its own, as the line in the Dockerfile's header does.
+# must be able to do `tryon`. EXTRAS is the build argument (default: the file's own). The image's file system is then
+# mounted read-only, and its entry point run there as its user, with /tmp and /dev/shm of its own, as the line in the
+# Dockerfile's header does. Last, the target `tools` is built with EXTRAS=app, and its page asked for.
 # The package sources, certificates and proxies of this machine are handed into the root. Nothing is left behind.
 set -euo pipefail
 
@@ -14,10 +15,10 @@ source_folder=$(cd "$(dirname "$0")/.." && pwd)
 work=$(mktemp -d "${TMPDIR:-/var/tmp}/dressform-prove.XXXXXX")
 export STORAGE_DRIVER=vfs
 storage=(--root "$work/storage" --runroot "$work/run")
-server=
+groups=()
 
 clear_up() {
-    [ -z "$server" ] || kill -- "-$server" 2>/dev/null || true
+    for group in "${groups[@]}"; do kill -KILL -- "-$group" && wait "$group"; done >/dev/null 2>&1
     buildah "${storage[@]}" umount --all >/dev/null 2>&1 || true
     rm -rf --one-file-system "$work"
 }
@@ -25,7 +26,7 @@ trap clear_up EXIT
 
 began=$SECONDS
 told() { printf '%-28s %s\n' "$1" "$2" ; }
-lap() { echo $((SECONDS - began)); began=$SECONDS; }
+lap() { took=$((SECONDS - began)); began=$SECONDS; }
 
 # -- a bare Debian with its Python, in place of python:3.11-slim
 
@@ -38,7 +39,8 @@ cp -f /etc/ssl/certs/ca-certificates.crt "$work/debian/etc/ssl/certs/"
 for file in /etc/pip.conf /etc/uv/uv.toml /etc/resolv.conf; do
     [ ! -e "$file" ] || install -D -m 644 "$file" "$work/debian$file"
 done
-told "Debian root" "$(du -sh --apparent-size "$work/debian" | cut -f1), $(lap) s"
+lap
+told "Debian root" "$(du -sh --apparent-size "$work/debian" | cut -f1), $took s"
 
 settings=(--env PIP_BREAK_SYSTEM_PACKAGES=1) # Debian's own Python is managed by apt
 for name in PIP_INDEX_URL PIP_EXTRA_INDEX_URL PIP_CERT PIP_TRUSTED_HOST UV_INDEX_URL UV_DEFAULT_INDEX SSL_CERT_FILE \
@@ -50,14 +52,20 @@ buildah "${storage[@]}" add --quiet "$base" "$work/debian" / >/dev/null
 buildah "${storage[@]}" config "${settings[@]}" "$base"
 buildah "${storage[@]}" commit --quiet --rm "$base" localhost/base >/dev/null
 rm -rf --one-file-system "$work/debian"
-lap >/dev/null
+lap
 
 # -- the image, by its own Dockerfile
 
-buildah "${storage[@]}" bud --isolation chroot --build-arg BASE=localhost/base ${2:+--build-arg "EXTRAS=$2"} --format docker \
-    -f "$source_folder/docker/Dockerfile.cpu" -t localhost/dressform:cpu "$source_folder" >"$work/build.log" 2>&1 ||
-    { tail -30 "$work/build.log"; exit 1; }
-told "image built" "$(lap) s, $(grep -c 'STEP ' "$work/build.log") steps of the Dockerfile"
+build() { # TAG [MORE ARGUMENTS]
+    local tag=$1
+    shift
+    buildah "${storage[@]}" bud --isolation chroot --build-arg BASE=localhost/base --format docker "$@" \
+        -f "$source_folder/docker/Dockerfile.cpu" -t "localhost/$tag" "$source_folder" >"$work/build.log" 2>&1 ||
+        { tail -30 "$work/build.log"; exit 1; }
+}
+build dressform:cpu ${2:+--build-arg "EXTRAS=$2"}
+lap
+told "image built" "$took s, $(grep -c 'STEP ' "$work/build.log") steps of the Dockerfile"
 container=$(buildah "${storage[@]}" from localhost/dressform:cpu)
 root=$(buildah "${storage[@]}" mount "$container")
 told "image with that Debian" "$(du -sh --apparent-size "$root" | cut -f1)"
@@ -89,7 +97,7 @@ PYTHON
 fi
 chmod -R a+rX "$repository"
 chmod a+x "$work"
-lap >/dev/null
+lap
 
 # -- the server, as `docker run --read-only --tmpfs /tmp:exec --shm-size=2g --user 10001` would have it
 
@@ -111,15 +119,19 @@ INSIDE
 ports=$(python3 - <<'PYTHON'
 import socket
 
-held = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
+held = [socket.create_server(("127.0.0.1", 0)) for _ in range(4)]
 print(*(one.getsockname()[1] for one in held))
 PYTHON
 )
-read -r http grpc metrics <<<"$ports"
-setsid unshare --mount --pid --fork --kill-child --propagation private bash "$work/inside.sh" \
-    "$root" "$repository" "$user" "${entry[@]}" --host 127.0.0.1 \
-    --http-port "$http" --grpc-port "$grpc" --metrics-port "$metrics" >"$work/server.log" 2>&1 &
-server=$!
+read -r http grpc metrics page <<<"$ports"
+run() { # ROOT LOG WORDS…
+    setsid unshare --mount --pid --fork --kill-child --propagation private \
+        bash "$work/inside.sh" "$1" "$repository" "$user" "${@:3}" >"$2" 2>&1 &
+    groups+=($!)
+}
+run "$root" "$work/server.log" "${entry[@]}" --host 127.0.0.1 \
+    --http-port "$http" --grpc-port "$grpc" --metrics-port "$metrics"
+server=${groups[0]}
 ready=
 for _ in $(seq 300); do
     curl -sf "http://127.0.0.1:$http/v2/health/ready" && ready=yes && break
@@ -127,7 +139,8 @@ for _ in $(seq 300); do
     sleep 1
 done
 [ -n "$ready" ] || { cat "$work/server.log"; exit 1; }
-told "ready after" "$(lap) s"
+lap
+told "ready after" "$took s"
 inside=$(pgrep -f "model-repository=/models.*http-port=$http" | head -1)
 within() { nsenter --target "$inside" --mount --root="/proc/$inside/root" --setuid "$user" --setgid "$user" "$@"; }
 status() { awk -v name="$1:" '$1 == name {print $2}' "/proc/$inside/status"; }
@@ -166,9 +179,23 @@ for url in (f"grpc://127.0.0.1:{sys.argv[1]}", f"http://127.0.0.1:{sys.argv[2]}"
 PYTHON
 while read -r line; do told "tryon by ${line%%:*}" "${line#*: }"; done <"$work/answer"
 
-lap >/dev/null
+# -- the page
+
+build dressform:app --target tools --build-arg EXTRAS=app
+lap
+told "target tools, EXTRAS=app" "built in $took s"
+run "$(buildah "${storage[@]}" mount "$(buildah "${storage[@]}" from localhost/dressform:app)")" "$work/page.log" \
+    dressform app --port "$page" --server "grpc://127.0.0.1:$grpc"
+for _ in $(seq 60); do
+    said=$(curl -sf "http://127.0.0.1:$page/_stcore/health") && break
+    sleep 1
+done
+[ "${said:-}" = ok ] || { cat "$work/page.log"; exit 1; }
+lap
+told "its page says" "$said, after $took s"
+
 kill -TERM "$(pgrep -g "$server" -f '/opt/dressform/bin/dressform serve' | head -1)"
 wait "$server" && status=$? || status=$?
-server=
-told "stopped by SIGTERM" "status $status, $(lap) s: $(tail -1 "$work/server.log")"
+lap
+told "stopped by SIGTERM" "status $status, $took s: $(tail -1 "$work/server.log")"
 [ "$status" = 0 ]
