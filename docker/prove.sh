@@ -18,7 +18,7 @@ storage=(--root "$work/storage" --runroot "$work/run")
 groups=()
 
 clear_up() {
-    for group in "${groups[@]}"; do kill -KILL -- "-$group" && wait "$group"; done >/dev/null 2>&1
+    for group in "${groups[@]}"; do kill -KILL -- "-$group" && wait "$group" || true; done >/dev/null 2>&1
     buildah "${storage[@]}" umount --all >/dev/null 2>&1 || true
     rm -rf --one-file-system "$work"
 }
