@@ -55,6 +55,10 @@ MAX_ENCODED_BYTES = 32 * 2**20
 MAX_PIXELS = 64_000_000
 """Largest decoded picture accepted, in pixels (height × width)."""
 
+ROUTE_HEADER = "dressform-route"
+"""HTTP header or gRPC metadata whose value is the id of the request that a call is about, percent-encoded where it is
+not plain ASCII. Before several servers, a balancer sends what has the same value to the same server."""
+
 MIN_WATCHABLE_ID = 22
 """Shortest request id, in characters, by which a request may be watched or cancelled."""
 
@@ -219,6 +223,7 @@ _ERRORS = (
     ErrorCode("GARMENT_NOT_FOUND", "INVALID_ARGUMENT", 400, False, "The garment parser sees no garment in the garment's picture; send a category, a mask, or another picture."),
     ErrorCode("ID_IN_USE", "INVALID_ARGUMENT", 400, False, "A request with this id is in flight; a retry needs a new id."),
     ErrorCode("OVERLOADED", "UNAVAILABLE", 503, True, "The server is full; try again after retry_after_ms.", ("retry_after_ms",)),
+    ErrorCode("STOPPING", "UNAVAILABLE", 503, True, "The server finishes what it has and takes nothing new; another one, or the same in a while, will."),
     ErrorCode("DEADLINE", "CANCELLED", 400, False, "The job could not finish within its deadline and was refused or dropped.", ("deadline_ms",)),
     ErrorCode("CANCELLED", "CANCELLED", 400, False, "The job was cancelled."),
     ErrorCode("NOT_FOUND", "NOT_FOUND", 404, False, "No request with this id is in flight."),

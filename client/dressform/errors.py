@@ -135,6 +135,7 @@ BY_CODE: dict[str, type[DressformError]] = {
     "GARMENT_NOT_FOUND": GarmentNotFound,
     "ID_IN_USE": InvalidRequest,
     "OVERLOADED": Overloaded,
+    "STOPPING": ServerUnavailable,
     "DEADLINE": DeadlineExceeded,
     "CANCELLED": Cancelled,
     "NOT_FOUND": NotFound,

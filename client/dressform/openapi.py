@@ -17,6 +17,7 @@ from dressform_contract import (
     MIN_WATCHABLE_ID,
     OPTIONAL_INPUTS,
     PARAMETERS,
+    ROUTE_HEADER,
     TASK_INPUTS,
     TASK_OUTPUTS,
     TASK_PARAMETERS,
@@ -58,6 +59,7 @@ _ID = {
     "minLength": MIN_WATCHABLE_ID,
     "description": "The request's id. Whoever knows it may watch and cancel the request.",
 }
+_ROUTE = {"$ref": "#/components/parameters/Route"}
 
 
 def description() -> Schema:
@@ -93,13 +95,26 @@ def description() -> Schema:
                 }
             },
         },
-        "components": {"schemas": _schemas(), "responses": {"Refused": _refused()}},
+        "components": {
+            "schemas": _schemas(),
+            "responses": {"Refused": _refused()},
+            "parameters": {
+                "Route": {
+                    "name": ROUTE_HEADER,
+                    "in": "header",
+                    "schema": {"type": "string"},
+                    "description": "Before several servers: the id of the request that the call is about, so that a "
+                    "balancer sends all of them to one server.",
+                }
+            },
+        },
     }
 
 
 def _task_operation(task: Task) -> Schema:
     return {
         "operationId": task,
+        "parameters": [_ROUTE],
         "summary": _DONE[task],
         "requestBody": _body(
             {
@@ -133,6 +148,7 @@ def _option(parameter: Parameter, task: Task) -> Schema:
 def _watch_operation() -> Schema:
     return {
         "operationId": "watch",
+        "parameters": [_ROUTE],
         "summary": "Follow a request, step by step, until it has ended",
         "requestBody": _body({"type": "object", "required": ["id"], "properties": {"id": _ID}}),
         "responses": {
@@ -154,6 +170,7 @@ def _jobs_operation() -> Schema:
     answer = {"type": "string", "contentMediaType": "application/json", "description": "JSON, by the action."}
     return {
         "operationId": "jobs",
+        "parameters": [_ROUTE],
         "summary": "Cancel a request, list those in flight, ask how the server is, rate a picture",
         "requestBody": _body({"type": "object", "required": ["action"], "properties": words}),
         "responses": _responses({"jobs": answer}),

@@ -7,11 +7,12 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import cast
+from urllib.parse import quote
 
 from dressform.errors import InvalidRequest
 from dressform.options import as_parameters
 from dressform.pictures import Picture, encoded
-from dressform_contract import PARAMETERS, TASK_OUTPUTS, Task, Value
+from dressform_contract import PARAMETERS, ROUTE_HEADER, TASK_OUTPUTS, Task, Value
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,12 @@ class Request:
     outputs: tuple[str, ...] = ()
     shape: tuple[int, ...] = (1, 1)
     headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def routed_headers(self) -> Mapping[str, str]:
+        """``headers``, and what brings this request to the server that knows the id it is about (see `routed`)."""
+        about = self.inputs["id"].decode() if "id" in self.inputs else self.id
+        return {**self.headers, **routed(about)}
 
     @property
     def limit(self) -> float | None:
@@ -78,6 +85,11 @@ def built(
     inputs |= {name: _utf8(text, name) for name, text in texts.items() if text is not None}
     identity = request_id or str(uuid.uuid4())
     return Request(task, inputs, parameters, identity, timeout, TASK_OUTPUTS[task], headers=headers or {})
+
+
+def routed(request_id: str) -> Mapping[str, str]:
+    """The header by which a balancer sends all that concerns a request to one server; none without an id."""
+    return {ROUTE_HEADER: quote(request_id, safe="")} if request_id else {}
 
 
 def asked(action: str, inputs: Mapping[str, str], timeout: float, headers: Mapping[str, str] | None = None) -> Request:

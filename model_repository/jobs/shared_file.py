@@ -37,6 +37,12 @@ def server_path(server: int | None = None) -> Path:
     return folder / f"dressform-{pid}-{started}{SUFFIX}"
 
 
+def servers(folder: Path = _SHARED_MEMORY) -> list[Path]:
+    """The files in ``folder`` of servers that run, when those that were left over are removed."""
+    remove_left_over(folder)
+    return sorted(folder.glob(f"dressform-*{SUFFIX}"))
+
+
 def remove_left_over(folder: Path) -> None:
     """Remove the files in ``folder`` that no process has open (servers that were killed)."""
     for path in folder.glob(f"dressform-*{SUFFIX}"):

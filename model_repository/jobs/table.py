@@ -45,8 +45,9 @@ PREVIEW_MEDIA = "image/jpeg"
 READABLE_MS = 30_000
 """How long the last state of a job can be read, in milliseconds, unless its slot is needed before."""
 
-# The file: a header (magic, cursor, claims, health), the slots, the previews. A slot: its owner (generation, digest of
-# the id, beginning of the id, task, rows, time of the claim), the generation that was cancelled, and its progress.
+# The file: a header (magic, cursor, claims, stopping, health), the slots, the previews. A slot: its owner (generation,
+# digest of the id, beginning of the id, task, rows, time of the claim), the generation that was cancelled, and its
+# progress.
 _HEALTH = struct.Struct("@qqqdqd")  # 0, time written, work, step time, jobs, least time for a latent
 _OWNER = struct.Struct("@q16s8s8sqq")
 _PROGRESS = struct.Struct("@qqqqqqqq")  # generation, time written, time it expires, step, total, position, eta, state
@@ -54,7 +55,7 @@ _PREVIEW = struct.Struct("@qqq")  # generation, time written, length; the pictur
 _HEADER, _HEALTH_AT, _SLOT, _PREVIEW_SLOT = 256, 64, 256, 2**15
 _MARK = _OWNER.size + CHECKSUM.size
 _PROGRESS_AT = _MARK + 8
-_MAGIC_WORD, _CURSOR_WORD, _CLAIMS_WORD = 0, 1, 2
+_MAGIC_WORD, _CURSOR_WORD, _CLAIMS_WORD, _STOPPING_WORD = 0, 1, 2, 3
 _MAGIC = int.from_bytes(b"DRESSJ01", "little")
 _ANONYMOUS = bytes(16)
 
@@ -213,6 +214,15 @@ class JobTable:
     def claims(self) -> int:
         """How many claims there ever were: a cheap look at whether there is a new one."""
         return self._words[_CLAIMS_WORD]
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the server is to finish what is in flight and to take nothing new."""
+        return bool(self._words[_STOPPING_WORD])
+
+    def stop(self) -> None:
+        """From now on the server is `stopping`."""
+        self._words[_STOPPING_WORD] = 1
 
     def preparing(self) -> list[Slot]:
         """The jobs in flight that no stage has reported on yet."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from dressform_server.container import docker_run
-from dressform_server.drain import fetched, wait_for_jobs
+from dressform_server.drain import drain
 from dressform_server.errors import StartFailed, UnsupportedPlatform
 from dressform_server.installation import Installation, backends
 from dressform_server.journal import Echo, Journal
@@ -152,7 +153,7 @@ class Server:
         run = self._run
         if run is not None:
             if run.ready:
-                wait_for_jobs(lambda: fetched(self.metrics_url), lambda: run.alive, self.settings.exit_timeout)
+                drain(run.repository.path, run.pid, self.settings.exit_timeout)
             run.stop()
             self._run = None
 
@@ -168,7 +169,18 @@ class Server:
 
     def _answers_ready(self) -> bool:
         try:
-            fetched(f"{self.http_url}/v2/health/ready")
+            _fetched(f"{self.http_url}/v2/health/ready")
         except OSError:  # urllib's errors are OSErrors: no answer yet, or 400 while models load
             return False
         return self.pid is not None
+
+
+def _fetched(url: str, timeout: float = 2.0) -> str:
+    """The text at ``url``, not through a proxy of the environment: it is this machine's own.
+
+    Raises:
+        OSError: if there is no answer, or one with an error status.
+    """
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(url, timeout=timeout) as answer:
+        return str(answer.read().decode())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -14,7 +13,7 @@ from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc
 
 from dressform.errors import DressformError
-from dressform.requests import Request
+from dressform.requests import Request, routed
 from dressform.results import Outputs
 from dressform.transports import GRACE_SECONDS, MARGIN_SECONDS, Address, Settings, Tell, too_late
 from dressform.transports import grpc_messages as messages
@@ -33,14 +32,13 @@ class GrpcTransport:
         )
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
         self._calls: set[Any] = set()  # gRPC cancels a call that nobody refers to
-        self._lock = threading.Lock()
-        self._stream: _Stream | None = None
+        self._readers: set[threading.Thread] = set()
 
     def infer(self, request: Request) -> Outputs:
         """See `Transport`. What ends the wait does not end the call (see `GRACE_SECONDS`)."""
         call = self._stub.ModelInfer.future(
             messages.infer_message(request),
-            metadata=messages.metadata(self._settings, request.headers),
+            metadata=messages.metadata(self._settings, request.routed_headers),
             compression=messages.compression(self._settings),
         )
         self._calls.add(call)
@@ -54,11 +52,13 @@ class GrpcTransport:
             raise too_late(request.timeout, request.id) from error
 
     def watch(self, request_id: str, tell: Tell) -> None:
-        """See `Transport`. All watches share one stream, which ends with the last of them."""
-        with self._lock:
-            if self._stream is None or not self._stream.ask(request_id, tell):
-                self._stream = _Stream(self._stub, self._address, messages.metadata(self._settings))
-                self._stream.ask(request_id, tell)
+        """See `Transport`. Each has a stream of its own, which a balancer can send to the server of the request."""
+        answers = self._stub.ModelStreamInfer(
+            iter([messages.watch_message(request_id)]), metadata=messages.metadata(self._settings, routed(request_id))
+        )
+        reader = threading.Thread(target=self._read, args=(answers, tell), name="dressform watch", daemon=True)
+        self._readers.add(reader)
+        reader.start()
 
     def server_ready(self, timeout: float) -> bool:
         """See `Transport`."""
@@ -88,58 +88,22 @@ class GrpcTransport:
         for call in list(self._calls):
             with suppress(grpc.RpcError, grpc.FutureTimeoutError, grpc.FutureCancelledError):
                 call.result(max(0.0, end - time.monotonic()))
-        if self._stream is not None:
-            self._stream.join(max(0.0, end - time.monotonic()))
+        for reader in list(self._readers):
+            reader.join(max(0.0, end - time.monotonic()))
         self._channel.close()
 
     def _answer(self, method: Any, question: Any, timeout: float) -> Any:
         with messages.translated(self._address):
             return method(question, timeout=timeout, metadata=messages.metadata(self._settings))
 
-
-class _Stream:
-    """One gRPC stream for many watches. It is half-closed when the last of them has ended."""
-
-    def __init__(self, stub: Any, address: Address, metadata: Sequence[tuple[str, str]]) -> None:
-        self._address = address
-        self._watchers = messages.Watchers()
-        self._questions: queue.SimpleQueue[pb.ModelInferRequest | None] = queue.SimpleQueue()
-        self._lock = threading.Lock()
-        self._open = True
-        self._answers = stub.ModelStreamInfer(iter(self._questions.get, None), metadata=metadata)
-        self._reader = threading.Thread(target=self._read, name="dressform watch", daemon=True)
-        self._reader.start()
-
-    def ask(self, request_id: str, tell: Tell) -> bool:
-        """Watch a request; False if the stream is over."""
-        with self._lock:
-            if self._open:
-                self._questions.put(self._watchers.question(request_id, tell))
-            return self._open
-
-    def join(self, timeout: float) -> None:
-        """Ask nothing more, and wait for the end."""
-        self._half_close()
-        self._reader.join(timeout)
-
-    def _read(self) -> None:
-        error: DressformError | None = None
+    def _read(self, answers: Any, tell: Tell) -> None:
+        """Hands over the events of one request, and how they end."""
+        stream = messages.Stream(tell)
         try:
             with messages.translated(self._address):
-                for answer in self._answers:
-                    self._watchers.deliver(answer)
-                    with self._lock:
-                        idle = not self._watchers
-                        if idle:
-                            self._open = False
-                            self._questions.put(None)
-        except DressformError as ours:
-            error = ours
-        finally:
-            self._half_close()
-            self._watchers.end(error)
-
-    def _half_close(self) -> None:
-        with self._lock:
-            self._open = False
-            self._questions.put(None)
+                for answer in answers:
+                    stream.deliver(answer)
+        except DressformError as error:
+            stream.error = error
+        self._readers.discard(threading.current_thread())
+        stream.end()

@@ -11,7 +11,7 @@ from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc
 
 from dressform.errors import DressformError
-from dressform.requests import Request
+from dressform.requests import Request, routed
 from dressform.results import Outputs
 from dressform.transports import GRACE_SECONDS, MARGIN_SECONDS, Address, Settings, Tell, too_late
 from dressform.transports import grpc_messages as messages
@@ -25,14 +25,13 @@ class AsyncGrpcTransport:
         self._settings = settings
         self._connection: tuple[Any, Any] | None = None
         self._running: set[asyncio.Future[Any]] = set()
-        self._stream: _Stream | None = None
 
     async def infer(self, request: Request) -> Outputs:
         """See `Transport`. What ends the wait does not end the call (see `GRACE_SECONDS`)."""
         call = self._kept(
             self._stub.ModelInfer(
                 messages.infer_message(request),
-                metadata=messages.metadata(self._settings, request.headers),
+                metadata=messages.metadata(self._settings, request.routed_headers),
                 compression=messages.compression(self._settings),
             )
         )
@@ -43,13 +42,11 @@ class AsyncGrpcTransport:
             return messages.outputs(call.result())
 
     async def watch(self, request_id: str, tell: Tell) -> None:
-        """See `Transport`. All watches share one stream, which ends with the last of them."""
-        if self._stream is None or not self._stream.ask(request_id, tell):
-            self._stream = _Stream(self._address)
-            self._stream.ask(request_id, tell)
-            questions = self._stream.questions()
-            answers = self._stub.ModelStreamInfer(questions, metadata=messages.metadata(self._settings))
-            self._kept(self._stream.read(answers))
+        """See `Transport`. Each has a stream of its own, which a balancer can send to the server of the request."""
+        answers = self._stub.ModelStreamInfer(
+            iter([messages.watch_message(request_id)]), metadata=messages.metadata(self._settings, routed(request_id))
+        )
+        self._kept(self._read(answers, tell))
 
     async def server_ready(self, timeout: float) -> bool:
         """See `Transport`."""
@@ -75,8 +72,6 @@ class AsyncGrpcTransport:
 
     async def close(self) -> None:
         """See `Transport`. Waits for calls that were given up."""
-        if self._stream is not None:
-            self._stream.half_close()
         if self._running:
             await asyncio.wait(self._running, timeout=GRACE_SECONDS)
         if self._connection is not None:
@@ -99,6 +94,17 @@ class AsyncGrpcTransport:
         with messages.translated(self._address):
             return await method(question, timeout=timeout, metadata=messages.metadata(self._settings))
 
+    async def _read(self, answers: Any, tell: Tell) -> None:
+        """Hands over the events of one request, and how they end."""
+        stream = messages.Stream(tell)
+        try:
+            with messages.translated(self._address):
+                async for answer in answers:
+                    stream.deliver(answer)
+        except DressformError as error:
+            stream.error = error
+        stream.end()
+
     def _kept(self, awaitable: Any) -> asyncio.Future[Any]:
         """A task of its own, so that nobody's cancellation reaches the call; kept until it is done."""
 
@@ -114,44 +120,3 @@ class AsyncGrpcTransport:
         self._running.discard(task)
         if not task.cancelled():
             task.exception()  # looked at: one that was given up is not reported as forgotten
-
-
-class _Stream:
-    """One gRPC stream for many watches. It is half-closed when the last of them has ended."""
-
-    def __init__(self, address: Address) -> None:
-        self._address = address
-        self._watchers = messages.Watchers()
-        self._waiting: asyncio.Queue[pb.ModelInferRequest | None] = asyncio.Queue()
-        self._open = True
-
-    def ask(self, request_id: str, tell: Tell) -> bool:
-        """Watch a request; False if the stream is over."""
-        if self._open:
-            self._waiting.put_nowait(self._watchers.question(request_id, tell))
-        return self._open
-
-    async def questions(self) -> Any:
-        """What goes out."""
-        while (question := await self._waiting.get()) is not None:
-            yield question
-
-    async def read(self, answers: Any) -> None:
-        """What comes in."""
-        error: DressformError | None = None
-        try:
-            with messages.translated(self._address):
-                async for answer in answers:
-                    self._watchers.deliver(answer)
-                    if not self._watchers:
-                        self.half_close()
-        except DressformError as ours:
-            error = ours
-        finally:
-            self.half_close()
-            self._watchers.end(error)
-
-    def half_close(self) -> None:
-        """Ask nothing more."""
-        self._open = False
-        self._waiting.put_nowait(None)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,7 +38,6 @@ CHANNEL = [
 ]
 
 _KINDS = {bool: "bool_param", int: "int64_param", float: "double_param", str: "string_param"}
-_FINAL = "triton_final_response"
 
 
 def credentials(tls: TLS) -> grpc.ChannelCredentials:
@@ -111,59 +108,39 @@ def translated(address: Address, request_id: str | None = None) -> Iterator[None
 def ours(error: Any, address: Address, request_id: str | None = None) -> DressformError:
     """Our error for gRPC's."""
     meant = from_answer(error.details(), str(error.code()), request_id)
-    if isinstance(meant, ServerUnavailable):
+    if isinstance(meant, ServerUnavailable) and meant.code is None:
         return ServerUnavailable(f"{address}: {meant.sentence}", request_id=request_id)
     return meant
 
 
-class Watchers:
-    """Who watches what on one stream: its answers carry the keys of the questions."""
+def watch_message(request_id: str) -> pb.ModelInferRequest:
+    """The message that asks for the events of a request: the only one of its stream."""
+    return infer_message(Request("watch", {"id": request_id.encode()}, {}, "", shape=(1,)))
 
-    def __init__(self) -> None:
-        self._tells: dict[str, Tell] = {}
-        self._lock = threading.Lock()
 
-    def __len__(self) -> int:
-        return len(self._tells)
+class Stream:
+    """The answers to a `watch_message`, for ``tell``. An error among them does not end the call (`GRACE_SECONDS`)."""
 
-    def question(self, request_id: str, tell: Tell) -> pb.ModelInferRequest:
-        """The message that asks for the events of a request; they go to ``tell``."""
-        key = uuid.uuid4().hex
-        with self._lock:
-            self._tells[key] = tell
-        question = infer_message(Request("watch", {"id": request_id.encode()}, {}, key, shape=(1,)))
-        _set_parameters(question, {"triton_enable_empty_final_response": True})
-        return question
+    def __init__(self, tell: Tell) -> None:
+        self.error: DressformError | None = None
+        self._tell = tell
 
     def deliver(self, answer: pb.ModelStreamInferResponse) -> None:
-        """Hand an answer to whom it concerns."""
-        response = answer.infer_response
-        tell = self._tells.get(response.id)
-        if tell is None:
+        """Hand over an answer."""
+        if self.error is not None:
             return
         if answer.error_message:
-            self._end(response.id, from_answer(answer.error_message, None))
-            return
-        if response.outputs:
+            self.error = from_answer(answer.error_message, None)
+        elif answer.infer_response.outputs:
             try:
-                (event,) = outputs(response)["event"].reshape(-1)
-                tell(json.loads(event))
+                (event,) = outputs(answer.infer_response)["event"].reshape(-1)
+                self._tell(json.loads(event))
             except (ValueError, KeyError) as error:
-                self._end(response.id, ServerError(f"an event of watch cannot be read: {error!r}"))
-                return
-        if response.parameters[_FINAL].bool_param:
-            self._end(response.id, None)
+                self.error = ServerError(f"an event of watch cannot be read: {error!r}")
 
-    def end(self, error: DressformError | None) -> None:
-        """The stream is over, for all."""
-        for key in list(self._tells):
-            self._end(key, error)
-
-    def _end(self, key: str, error: DressformError | None) -> None:
-        with self._lock:
-            tell = self._tells.pop(key, None)
-        if tell is not None:
-            tell(error)
+    def end(self) -> None:
+        """Nothing more will come."""
+        self._tell(self.error)
 
 
 def _set_parameters(message: pb.ModelInferRequest, parameters: Mapping[str, Value]) -> None:

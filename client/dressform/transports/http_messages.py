@@ -17,7 +17,7 @@ import httpx
 
 from dressform.errors import DressformError, InvalidRequest, ServerError, ServerUnavailable, from_answer
 from dressform.progress import Event
-from dressform.requests import Request
+from dressform.requests import Request, routed
 from dressform.results import Outputs
 from dressform.transports import CONNECT_SECONDS, MARGIN_SECONDS, TLS, Address, Settings, too_late
 from dressform.transports.tensors import packed, unpacked
@@ -76,7 +76,7 @@ def infer_post(request: Request, settings: Settings) -> Post:
     }
     header = json.dumps(head).encode()
     content = b"".join([header, *blobs.values()])
-    headers = {**request.headers, "Content-Type": "application/octet-stream", _HEADER_LENGTH: str(len(header))}
+    headers = {**request.routed_headers, "Content-Type": "application/octet-stream", _HEADER_LENGTH: str(len(header))}
     if settings.compression == "gzip":
         content = gzip.compress(content, 1)
         headers["Content-Encoding"] = "gzip"
@@ -87,7 +87,7 @@ def infer_post(request: Request, settings: Settings) -> Post:
 def watch_post(request_id: str) -> Post:
     """The POST that opens the event stream of a request."""
     content = json.dumps({"id": request_id}).encode()
-    headers = {"Content-Type": "application/json"}
+    headers = {**routed(request_id), "Content-Type": "application/json"}
     return Post("/v2/models/watch/generate_stream", content, headers, timeout(None))
 
 

@@ -80,7 +80,7 @@ class TritonPythonModel:
     def health(self, request):
         """When ``denoise`` was last heard of (``beat_age_ms``, null before the first time), and its work."""
         health = self.table.health()
-        jobs = {"in_flight": len(self.table.list())}
+        jobs = {"in_flight": len(self.table.list()), "stopping": self.table.stopping}
         if health is None:
             return {"beat_age_ms": None, "work_ms": 0, "step_ms": 0.0, "denoising": 0} | jobs
         age = (time.monotonic_ns() - health.beat_ns) // 1_000_000

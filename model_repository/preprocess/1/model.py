@@ -102,7 +102,9 @@ class TritonPythonModel:
             raise wire.Refusal("DEADLINE", text, deadline_ms=deadline)
 
     def claimed(self, request_id, raw, options):
-        """A slot of the job table, unless the server is full."""
+        """A slot of the job table, unless the server is full or about to stop."""
+        if self.table.stopping:
+            raise wire.Refusal("STOPPING", "the server is about to stop and takes no new requests")
         health = self.table.health()
         lease = self.table.lease()
         alive = health is not None and time.monotonic_ns() - health.beat_ns < lease * 1_000_000

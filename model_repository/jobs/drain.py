@@ -1,0 +1,75 @@
+"""Ends a server gently: ``python3 REPOSITORY/jobs/drain.py [--server PID] [--timeout S]``.
+
+From the first moment on the server takes no new requests (they get ``STOPPING``, which clients try again elsewhere);
+what it has accepted goes on, and can be watched and cancelled. Returns when nothing is in flight (exit status 0), or
+after S seconds (1). Then Triton may be told to end: from SIGTERM on it refuses the calls that one model makes to
+another (measured on 2.51: "Error when running inference: Server not ready"), and `denoise` makes one at every step.
+
+Needs Python alone. Kubernetes' ``preStop`` runs it, and ``dressform serve`` at SIGTERM.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+sys.dont_write_bytecode = True  # a folder __pycache__ in the repository would be a model without a config to Triton
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the repository's root
+
+from jobs.shared_file import server_path, servers  # noqa: E402
+from jobs.table import JobTable  # noqa: E402
+
+_LOOK_SECONDS = 0.1
+
+
+def drained(table: JobTable, alive: Callable[[], bool], timeout: float) -> bool:
+    """Stop the server of ``table``, and wait for ``timeout`` s; whether it came to have nothing in flight, or ended."""
+    table.stop()
+    deadline = time.monotonic() + timeout
+    while table.list() and alive():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_LOOK_SECONDS)
+    return True
+
+
+def running(server: int | None) -> Path:
+    """The job table of the server with process id ``server``, or of the only one.
+
+    Raises:
+        LookupError: if there is none, or more than one.
+    """
+    found = servers() if server is None else [path for path in (server_path(server),) if path.exists()]
+    if len(found) != 1:
+        which = "here" if server is None else f"with process id {server}"
+        raise LookupError(f"{len(found) or 'no'} servers run {which}" + (": name one by --server" if found else ""))
+    return found[0]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="drain.py", description=__doc__.partition("\n")[0])
+    parser.add_argument("--server", type=int, metavar="PID", help="Triton's process id (default: the only one)")
+    parser.add_argument("--timeout", type=float, default=600, metavar="S", help="seconds to wait at most (600)")
+    options = parser.parse_args(arguments)
+    try:
+        path = running(options.server)
+    except LookupError as error:
+        print(f"drain: {error}", file=sys.stderr)
+        return 2
+    process = Path("/proc") / path.name.split("-")[1]
+    table = JobTable.open(path)
+    try:
+        if drained(table, process.exists, options.timeout):
+            return 0
+        print(f"drain: {len(table.list())} requests were in flight after {options.timeout:g} s", file=sys.stderr)
+        return 1
+    finally:
+        table.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

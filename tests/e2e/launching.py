@@ -1,0 +1,51 @@
+"""``dressform serve`` as a process of its own."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+
+def launch(repository: Path, *arguments: str) -> subprocess.Popen[bytes]:
+    """``dressform serve`` as a process of its own, on free ports where ``arguments`` name none."""
+    command = [sys.executable, "-m", "dressform_server", str(repository)]
+    command += ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0", *arguments]
+    # A launcher that is killed cannot remove its temporary folder: let it be within the test's.
+    environment = {"PYTHONPATH": os.pathsep.join(sys.path), "TMPDIR": str(repository.parent)}
+    return subprocess.Popen(command, env=os.environ | environment)
+
+
+def launched_ready(repository: Path, capfd: pytest.CaptureFixture[str]) -> tuple[subprocess.Popen[bytes], str]:
+    """A launched server that is ready, and the address of its gRPC endpoint."""
+    launched = launch(repository)
+    shown = ""
+    deadline = time.monotonic() + 40
+    while time.monotonic() < deadline and launched.poll() is None:
+        shown += capfd.readouterr().err
+        if match := re.search(r"ready: .* grpc://(\S+)", shown):
+            return launched, match[1]
+        time.sleep(0.05)
+    launched.kill()
+    raise AssertionError(f"not ready: {shown}")
+
+
+def gone(processes: list[psutil.Process], within: float) -> bool:
+    """Whether all ``processes`` end within some seconds (a zombie that nobody reaps has ended)."""
+    deadline = time.monotonic() + within
+    while time.monotonic() < deadline:
+        if not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in processes):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def segments(launched: subprocess.Popen[bytes]) -> list[Path]:
+    """The shared-memory segments of a launched server."""
+    return list(Path("/dev/shm").glob(f"dressform_{launched.pid}_*"))

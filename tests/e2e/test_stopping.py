@@ -1,0 +1,37 @@
+"""SIGTERM under load: what was accepted is answered, what is new is refused and may go elsewhere, nothing is left."""
+
+from __future__ import annotations
+
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psutil
+import pytest
+from PIL import Image
+
+from dressform import Client, ServerUnavailable
+from e2e.launching import gone, launched_ready, segments
+
+
+def test_sigterm_answers_what_was_accepted_and_refuses_the_rest(
+    tiny_tryon_repository: Path, photo: Image.Image, mask: Image.Image, capfd: pytest.CaptureFixture[str]
+) -> None:
+    launched, address = launched_ready(tiny_tryon_repository, capfd)
+    family = psutil.Process(launched.pid).children(recursive=True)
+    with Client(f"grpc://{address}", timeout=60, retries=0) as client, ThreadPoolExecutor(8) as pool:
+        handles = [client.submit_inpaint(photo, mask, "a coat", num_inference_steps=150) for _ in range(8)]
+        for handle in handles:  # accepted: its first step is told
+            assert any(news.step > 0 for news in handle.progress())
+        launched.send_signal(signal.SIGTERM)
+        time.sleep(0.5)
+        with pytest.raises(ServerUnavailable) as refused:
+            client.inpaint(photo, mask, "a coat", num_inference_steps=1)
+        assert refused.value.code == "STOPPING"
+        handles[0].cancel()  # still heard
+        done = list(pool.map(lambda handle: handle.result(), handles[1:]))
+        assert [result.info["steps"] for result in done] == [150] * 7
+    assert launched.wait(30) == 0
+    assert gone(family, within=1)
+    assert not segments(launched)
