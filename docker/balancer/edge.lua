@@ -7,6 +7,7 @@
 -- they are judged, and a server starts nothing before it has the whole message.
 
 local PUBLIC = {inpaint = true, tryon = true, mask = true, jobs = true, watch = true}
+local STREAMED = {watch = true} -- what paints is counted call by call
 local LARGEST = tonumber(os.getenv("EDGE_BODY"))
 local MORE = "the next piece"
 
@@ -20,7 +21,7 @@ local REFUSALS = {
 }
 
 -- A coroutine that is resumed with each piece of the body. It ends by an error, where something must not pass.
-local function reader()
+local function reader(models)
     local piece, at = "", 1
 
     local function byte()
@@ -79,7 +80,7 @@ local function reader()
             error("offer", 0)
         elseif number ~= 1 then
             skip(length)
-        elseif length > 64 or not PUBLIC[text(length)] then
+        elseif length > 64 or not models[text(length)] then
             error("offer", 0)
         end
         return taken
@@ -107,9 +108,9 @@ end
 local Edge = {id = "edge", flags = filter.FLT_CFG_FL_HTX}
 Edge.__index = Edge
 
--- A reader that waits for its first byte.
-local function started()
-    local messages = coroutine.create(reader())
+-- A reader of the messages of this call that waits for its first byte.
+local function started(txn)
+    local messages = coroutine.create(reader(txn:get_var("txn.path"):find("Stream") and STREAMED or PUBLIC))
     coroutine.resume(messages)
     return messages
 end
@@ -126,11 +127,12 @@ local function refusal(messages, piece)
 end
 
 function Edge:new()
-    return setmetatable({messages = started()}, Edge)
+    return setmetatable({}, Edge)
 end
 
-function Edge:start_analyze(_, channel)
+function Edge:start_analyze(txn, channel)
     if not channel:is_resp() then
+        self.messages = started(txn)
         filter.register_data_filter(self, channel)
     end
     return filter.CONTINUE
@@ -153,7 +155,7 @@ end)
 
 -- The same judgement of what has come of the first message, before the server hears of the call.
 core.register_action("edge", {"http-req"}, function(txn)
-    local reason = refusal(started(), txn.f:req_body())
+    local reason = refusal(started(txn), txn.f:req_body())
     if reason then
         txn:set_var("txn.refusal", reason)
     end

@@ -236,15 +236,16 @@ def test_other_grpc_methods_and_models_are_refused(method: str, question: Any, e
 
 
 PADDING = pb.ModelInferRequest(raw_input_contents=[bytes(300_000)]).SerializeToString()
-JOBS, UNET = (pb.ModelInferRequest(model_name=name).SerializeToString() for name in ("jobs", "unet"))
+JOBS, WATCH, UNET = (pb.ModelInferRequest(model_name=name).SerializeToString() for name in ("jobs", "watch", "unet"))
 LONG_TAG = b"\x8a\x80\x80\x80\x10" + UNET[1:]  # 2³² + 10, of which a reader of 32 bits keeps 10
-DISGUISES = {"twice": JOBS + UNET, "far behind": JOBS + PADDING + UNET, "by a long tag": JOBS + LONG_TAG}
+DISGUISES = {"twice": UNET, "far behind": PADDING + UNET, "by a long tag": LONG_TAG}
+"""What stands behind a public model's name."""
 
 
 @pytest.mark.parametrize("disguise", DISGUISES)
 @pytest.mark.parametrize("method", ["ModelInfer", "ModelStreamInfer"])
 def test_a_disguised_leaf_is_refused(method: str, disguise: str, edge: str, files: Path, server: Server) -> None:
-    message = DISGUISES[disguise]
+    message = (JOBS if method == "ModelInfer" else WATCH) + DISGUISES[disguise]
 
     def sent(opened: grpc.Channel) -> tuple[grpc.StatusCode, str]:
         headers = tuple(bearer(SHOP).items())
@@ -270,6 +271,17 @@ def test_a_disguised_leaf_is_refused(method: str, disguise: str, edge: str, file
         # What hides beyond the first bytes ends the call in mid-upload, which gRPC takes for a cancellation.
         far = status == grpc.StatusCode.CANCELLED and len(message) > 16_384
         assert far or status == grpc.StatusCode.PERMISSION_DENIED
+
+
+def test_nothing_paints_on_a_stream(edge: str, files: Path) -> None:
+    with channel(files, edge) as opened:
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(opened)
+        answers = stub.ModelStreamInfer(
+            iter([pb.ModelInferRequest(model_name="tryon")]), metadata=(*bearer(SHOP).items(),)
+        )
+        with pytest.raises(grpc.RpcError) as refusal:
+            next(answers)
+    assert refusal.value.code() == grpc.StatusCode.PERMISSION_DENIED
 
 
 def test_compressed_messages_are_refused(edge: str, files: Path, photo: Image.Image, mask: Image.Image) -> None:
