@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
+from dressform_server.flags import common
 from dressform_server.settings import Settings
 
 IMAGE = "nvcr.io/nvidia/tritonserver:26.07-py3"
@@ -16,15 +18,7 @@ STAGE_PACKAGES = ("pillow>=11.0", "tokenizers>=0.22")
 def docker_run(settings: Settings) -> str:
     """The ``docker run`` line that serves ``settings.repository`` on the same ports of loopback."""
     inside = {"http": 8000, "grpc": 8001, "metrics": 8002}
-    triton = [
-        "tritonserver",
-        "--model-repository=/models",
-        "--disable-auto-complete-config",
-        "--strict-readiness=true",
-        f"--exit-timeout-secs={settings.exit_timeout}",
-    ]
-    if settings.engine is not None:
-        triton.append(f"--model-config-name={settings.engine}")
+    triton = ["tritonserver", *common(replace(settings, host="0.0.0.0"), Path("/models"), inside)]
     words = ["docker", "run", "--rm", "--init", "--shm-size=2g", "-e", "PIP_BREAK_SYSTEM_PACKAGES=1"]
     for name, port in settings.ports.items():
         words += ["-p", f"127.0.0.1:{port or inside[name]}:{inside[name]}"]

@@ -20,13 +20,12 @@ _LOOK_SECONDS = 0.2  # how often to look for a signal and for the end of Triton
 _SAME_SIGNAL_SECONDS = 1.0
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of ``serve`` to ``parser``."""
+def add_shared_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that mean the same for the embedded Triton and for NVIDIA's (`dressform_server.native`)."""
     parser.add_argument("repository", type=Path, metavar="REPO", help="model repository that dressform-export wrote")
     for name, port in (("http", 8000), ("grpc", 8001), ("metrics", 8002)):
         parser.add_argument(f"--{name}-port", type=int, default=port, metavar="N", help=f"{port}; 0 takes a free one")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine alone)")
-    parser.add_argument("--log-file", type=Path, metavar="F", help="append every line of Triton's log to F")
     parser.add_argument("--engine", metavar="NAME", help="one that REPO was exported for (default: the first of them)")
     parser.add_argument(
         "--audit-log", type=Path, metavar="F", help="append people's feedback to F, a line of JSON each"
@@ -35,17 +34,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--exit-timeout", type=int, default=30, metavar="S", help="seconds for requests in flight at a stop (30)"
     )
     parser.add_argument(
+        "--admin-key-file", type=Path, metavar="F", help="key for Triton's administration (default: refused to all)"
+    )
+    parser.add_argument("--triton-option", action="append", default=[], metavar="OPT", help="passed on to Triton")
+
+
+def shared_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The fields of `Settings` in what `add_shared_arguments` parsed, but the repository.
+
+    Raises:
+        SettingsError: if a file of a key cannot be used.
+    """
+    names = ("http_port", "grpc_port", "metrics_port", "host", "engine", "audit_log", "exit_timeout")
+    return {name: getattr(arguments, name) for name in names} | {
+        "admin_key": read_key(arguments.admin_key_file) if arguments.admin_key_file is not None else None,
+        "triton_options": tuple(arguments.triton_option),
+    }
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``serve`` to ``parser``."""
+    add_shared_arguments(parser)
+    parser.add_argument("--log-file", type=Path, metavar="F", help="append every line of Triton's log to F")
+    parser.add_argument(
         "--no-supervise",
         dest="supervise",
         action="store_false",
         help="end where the server died or hangs, instead of starting it anew",
     )
-    parser.add_argument(
-        "--admin-key-file", type=Path, metavar="F", help="key for Triton's administration (default: refused to all)"
-    )
     parser.add_argument("--ready-timeout", type=float, metavar="S", help="give up when not ready after S seconds")
     parser.add_argument("--onnx-threads", type=int, metavar="N", help="threads of one graph (every usable core)")
-    parser.add_argument("--triton-option", action="append", default=[], metavar="OPT", help="passed on to Triton")
     parser.add_argument("--verbose", action="store_true", help="show Triton's whole log, not its warnings alone")
 
 
@@ -54,17 +72,9 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         server = Server(
             arguments.repository,
-            http_port=arguments.http_port,
-            grpc_port=arguments.grpc_port,
-            metrics_port=arguments.metrics_port,
-            host=arguments.host,
             log=arguments.log_file.resolve() if arguments.log_file is not None else None,
-            audit_log=arguments.audit_log,
-            engine=arguments.engine,
-            exit_timeout=arguments.exit_timeout,
             onnx_threads=arguments.onnx_threads,
-            admin_key=read_key(arguments.admin_key_file) if arguments.admin_key_file is not None else None,
-            triton_options=tuple(arguments.triton_option),
+            **shared_options(arguments),
             echo=_say,
             verbose=arguments.verbose,
         )

@@ -1,0 +1,30 @@
+"""Triton's command line, as far as the embedded server and NVIDIA's have it in common."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from dressform_server.access import restrictions
+from dressform_server.settings import Settings
+
+
+def common(settings: Settings, repository: Path, ports: Mapping[str, int]) -> list[str]:
+    """The arguments of a Triton that serves ``repository`` on ``ports`` (http, grpc, metrics) as ``settings`` say.
+
+    No model is loaded, unloaded or completed by anybody but the repository, and ready is who has every model.
+    """
+    arguments = [
+        f"--model-repository={repository}",
+        "--model-control-mode=none",
+        "--disable-auto-complete-config",
+        "--strict-readiness=true",
+        "--exit-on-error=true",
+        f"--exit-timeout-secs={settings.exit_timeout}",
+        *restrictions(settings.admin_key),
+    ]
+    for name, port in ports.items():
+        arguments += [f"--{name}-address={settings.host}", f"--{name}-port={port}"]
+    if settings.engine is not None:
+        arguments.append(f"--model-config-name={settings.engine}")
+    return arguments
