@@ -63,8 +63,7 @@ def legend(template: str, series: Series) -> str:
 def board(one: Board, panels: Sequence[Drawn], marks: Mapping[str, Sequence[float]], path: Path) -> None:
     """Write the dashboard as a PNG; ``marks`` are times (unix seconds) of vertical lines by name."""
     lines = max(panel.grid[1] + panel.grid[3] for panel in one.panels)
-    width, height = 24 * RED, BLUE = "#d62728", "#1f77b4"
-COLUMN_INCHES, lines * LINE_INCHES + TITLE_INCHES
+    width, height = 24 * COLUMN_INCHES, lines * LINE_INCHES + TITLE_INCHES
     with matplotlib.rc_context({"font.size": 8, "axes.titlesize": 9, "axes.titleweight": "bold"}):
         figure = Figure(figsize=(width, height), dpi=100, facecolor="white")
         figure.text(0.12 / width, 1 - 0.32 / height, one.title, fontsize=14, fontweight="bold")
