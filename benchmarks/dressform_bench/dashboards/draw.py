@@ -16,7 +16,7 @@ from matplotlib import pyplot
 from matplotlib.axes import Axes
 from matplotlib.dates import AutoDateLocator, DateFormatter
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, Formatter, FuncFormatter, MaxNLocator, PercentFormatter
+from matplotlib.ticker import EngFormatter, Formatter, MaxNLocator, PercentFormatter
 
 from dressform_bench.dashboards.board import Board, Panel
 from dressform_bench.dashboards.prometheus import Series
