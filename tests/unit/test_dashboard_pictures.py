@@ -72,6 +72,21 @@ def test_legends_are_grafanas() -> None:
     assert draw.legend("p95", series) == "p95"
 
 
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [
+        (0.0123456, "s", "12.3 ms"),
+        (25_276_510_208, "bytes", "25.3 GB"),
+        (0.9954, "percentunit", "99.5 %"),
+        (0.25, "reqps", "0.25/s"),
+        (3, "short", "3"),
+        (0, "s", "0 s"),
+    ],
+)
+def test_quantities_are_written_with_their_unit(value: float, unit: str, text: str) -> None:
+    assert draw.quantity(value, unit) == text
+
+
 def test_the_configuration_for_a_machine_keeps_all_but_addresses_and_times() -> None:
     config = local(MONITORING, ["127.0.0.1:1"])
     (scrape,) = config["scrape_configs"]

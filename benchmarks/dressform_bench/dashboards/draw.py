@@ -16,7 +16,7 @@ from matplotlib import pyplot
 from matplotlib.axes import Axes
 from matplotlib.dates import AutoDateLocator, DateFormatter
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, Formatter, MaxNLocator, PercentFormatter
+from matplotlib.ticker import EngFormatter, FuncFormatter, MaxNLocator
 
 from dressform_bench.dashboards.board import Board, Panel
 from dressform_bench.dashboards.prometheus import Series
@@ -26,16 +26,8 @@ COLUMN_INCHES, LINE_INCHES, TITLE_INCHES = 0.72, 0.36, 0.5
 MARGIN = (0.75, 0.62, 0.2, 0.3)
 """Inches of a panel that its axes leave free: left, below, right, above."""
 
-UNITS: Mapping[str, Formatter] = {
-    "s": EngFormatter("s"),
-    "percentunit": PercentFormatter(1, decimals=None),
-    "reqps": EngFormatter("/s"),
-    "ops": EngFormatter("/s"),
-    "bytes": EngFormatter("B"),
-    "watt": EngFormatter("W"),
-    "short": EngFormatter(),
-}
-"""How Grafana's units are written."""
+PREFIXED: Mapping[str, str] = {"s": "s", "bytes": "B", "watt": "W"}
+"""Grafana's units that take a prefix (ms, GB); the others are shares, rates and numbers."""
 
 WINDOW = "15s"
 """What rates are taken over."""
@@ -58,6 +50,15 @@ def legend(template: str, series: Series) -> str:
     for name, value in series.labels.items():
         text = text.replace(f"{{{{{name}}}}}", value)
     return text.strip()
+
+
+def quantity(value: float, unit: str) -> str:
+    """A value in Grafana's ``unit``, in at most three digits."""
+    if unit in PREFIXED:
+        return EngFormatter(PREFIXED[unit]).format_data(float(f"{value:.3g}"))
+    if unit == "percentunit":
+        return f"{100 * value:.3g} %"
+    return f"{value:.3g}" + ("/s" if unit in {"reqps", "ops"} else "")
 
 
 def board(one: Board, panels: Sequence[Drawn], marks: Mapping[str, Sequence[float]], path: Path) -> None:
@@ -120,7 +121,7 @@ def _lines(axes: Axes, drawn: Drawn) -> None:
     if panel.limit is not None and panel.limit < 4 * axes.get_ylim()[1]:
         axes.axhline(panel.limit, color=RED, linestyle="--", linewidth=1)
     axes.yaxis.set_major_locator(MaxNLocator(5))
-    axes.yaxis.set_major_formatter(UNITS[panel.unit])
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: quantity(value, panel.unit)))
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     _legend(axes, drawn)
@@ -163,7 +164,7 @@ def _stat(axes: Axes, drawn: Drawn) -> None:
     value, limit = series.values[-1], drawn.panel.limit
     good = limit is None or (value >= limit if limit < 1 else value < limit)
     colour = "#2b7a2b" if good else "#c0392b"
-    text = UNITS[drawn.panel.unit](float(f"{value:.3g}"))
+    text = quantity(value, drawn.panel.unit)
     axes.text(0.5, 0.6, text, transform=axes.transAxes, ha="center", va="center", fontsize=18, color=colour)
     axes.fill_between([_date(moment) for moment in series.times], series.values, alpha=0.15)
     axes.set_ylim(0, 3.5 * max(*series.values, 1e-9))
