@@ -51,7 +51,9 @@ def _shown(options: argparse.Namespace, folder: Path) -> int:
     target = f"127.0.0.1:{ports['metrics']}"
     with Prometheus(options.monitoring, [target], folder) as prometheus:
         start = time.time()
-        server = Server(options.repository, **{f"{name}_port": port for name, port in ports.items()})
+        server = Server(
+            options.repository, http_port=ports["http"], grpc_port=ports["grpc"], metrics_port=ports["metrics"]
+        )
         with server:
             server.wait_ready(240)
             ended = load.day(server.grpc_url, options.seconds, options.visitors)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 
 import matplotlib
@@ -14,7 +14,6 @@ matplotlib.use("Agg")
 import numpy as np
 from matplotlib import pyplot
 from matplotlib.axes import Axes
-from matplotlib.dates import AutoDateLocator, DateFormatter
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, FuncFormatter, MaxNLocator
 
@@ -99,9 +98,9 @@ def _panel(figure: Figure, drawn: Drawn, marks: Mapping[str, Sequence[float]], s
         (_heatmap if drawn.panel.kind == "heatmap" else _lines)(axes, drawn)
         for name, moments in marks.items():
             for moment in moments:
-                axes.axvline(_date(moment), color=RED if name == "Alerts" else BLUE, linestyle=":", linewidth=1.2)
-        axes.xaxis.set_major_locator(AutoDateLocator(minticks=2, maxticks=6))
-        axes.xaxis.set_major_formatter(DateFormatter("%H:%M:%S"))
+                axes.axvline(moment, color=RED if name == "Alerts" else BLUE, linestyle=":", linewidth=1.2)
+        axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 3, 6, 10]))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: time.strftime("%H:%M:%S", time.localtime(value))))
 
 
 def _lines(axes: Axes, drawn: Drawn) -> None:
@@ -112,11 +111,10 @@ def _lines(axes: Axes, drawn: Drawn) -> None:
         heights = [dict(zip(series.times, series.values)) for _, series in drawn.lines]
         layers = [[height.get(moment, 0.0) for moment in times] for height in heights]
         names = [name for name, _ in drawn.lines]
-        axes.stackplot([_date(moment) for moment in times], layers, labels=names, colors=colours, alpha=0.75)
+        axes.stackplot(times, layers, labels=names, colors=colours, alpha=0.75)
     else:
         for i, (name, series) in enumerate(drawn.lines):
-            dates = [_date(moment) for moment in series.times]
-            axes.plot(dates, series.values, label=name, color=colours[i % len(colours)], linewidth=1.2)
+            axes.plot(series.times, series.values, label=name, color=colours[i % len(colours)], linewidth=1.2)
     axes.set_ylim(bottom=0)
     if panel.limit is not None and panel.limit < 4 * axes.get_ylim()[1]:
         axes.axhline(panel.limit, color=RED, linestyle="--", linewidth=1)
@@ -152,9 +150,8 @@ def _heatmap(axes: Axes, drawn: Drawn) -> None:
     total = np.array([[dict(zip(series.times, series.values)).get(t, 0.0) for t in times] for _, series in lines])
     counts = np.diff(total, axis=0, prepend=0).clip(0)
     bounds = ["more" if math.isinf(bound) else f"≤ {bound:.0f}" for bound, _ in lines]
-    dates = np.array([_date(moment) for moment in times])
-    shown = np.ma.masked_less(counts, 1e-9)
-    mesh = axes.pcolormesh(dates, np.arange(len(bounds)), shown, cmap="Oranges", shading="nearest")
+    shown = np.where(counts > 0, counts, np.nan)
+    mesh = axes.pcolormesh(np.array(times), np.arange(len(bounds)), shown, cmap="Oranges", shading="nearest")
     axes.set_yticks(range(len(bounds)), bounds)
     axes.figure.colorbar(mesh, ax=axes, pad=0.01, fraction=0.03, label=f"calls in {WINDOW}")
 
@@ -166,10 +163,6 @@ def _stat(axes: Axes, drawn: Drawn) -> None:
     colour = "#2b7a2b" if good else "#c0392b"
     text = quantity(value, drawn.panel.unit)
     axes.text(0.5, 0.6, text, transform=axes.transAxes, ha="center", va="center", fontsize=18, color=colour)
-    axes.fill_between([_date(moment) for moment in series.times], series.values, alpha=0.15)
+    axes.fill_between(series.times, series.values, alpha=0.15)
     axes.set_ylim(0, 3.5 * max(*series.values, 1e-9))
     axes.set_axis_off()
-
-
-def _date(moment: float) -> datetime:
-    return datetime.fromtimestamp(moment)
