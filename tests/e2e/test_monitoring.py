@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from dressform_server import Server
 
 MONITORING = Path(__file__).parents[2] / "docker/monitoring"
 BOARDS = {path.stem: board.read(path) for path in sorted((MONITORING / "dashboards").glob("*.json"))}
-ROUNDS = 20
+ROUNDS = 30
 
 WITHOUT_DATA = {
     "machine: GPU, {{instance}} {{gpu_uuid}}": "no GPU here",
@@ -77,13 +78,14 @@ def test_every_query_has_data(
     with Client(server.grpc_url, timeout=120, retries=0, headers={"dressform-client": "shop"}) as client:
         for _ in range(ROUNDS):
             client.inpaint(photo, mask, "a red coat", num_inference_steps=4, guidance_end=0.5)
-            client.tryon(photo, garment, mask, category="upper", num_inference_steps=2)
+            client.tryon(photo, garment, mask=mask, category="upper", num_inference_steps=2)
             with pytest.raises(InvalidRequest):
-                client.inpaint(photo, mask, "a red coat", num_inference_steps=0)
+                client.inpaint(photo, Image.new("L", photo.size), "an empty mask")
             missing = [name for name in missing if not prometheus.now(asked[name])]
             if not missing:
                 break
-    assert missing == []
+            time.sleep(1)  # a scrape, and an evaluation
+    assert not missing, "\n".join(missing)
     assert {rule["name"]: rule["lastError"] for rule in prometheus.rules() if rule["health"] != "ok"} == {}
     assert [name for name in WITHOUT_DATA if prometheus.now(asked[name])] == []
 
