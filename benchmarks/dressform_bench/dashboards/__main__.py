@@ -24,7 +24,6 @@ from dressform_server import Server, ServerError
 from dressform_server.ports import chosen_ports
 
 STEP_SECONDS = 1.0
-_IDLE_SECONDS = 5.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,7 +56,6 @@ def _shown(options: argparse.Namespace, folder: Path) -> int:
         with server:
             server.wait_ready(240)
             ended = load.day(server.grpc_url, options.seconds, options.visitors)
-            time.sleep(_IDLE_SECONDS)
             empty = pictures(prometheus, options.monitoring / "dashboards", start, time.time(), options.out)
     print(json.dumps({"benchmark": "dashboards", "seconds": options.seconds, "ended": dict(ended), "empty": empty}))
     return 1 if empty else 0

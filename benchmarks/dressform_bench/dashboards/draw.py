@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -44,11 +45,8 @@ class Drawn:
 
 
 def legend(template: str, series: Series) -> str:
-    """Grafana's legend: ``{{label}}`` replaced."""
-    text = template
-    for name, value in series.labels.items():
-        text = text.replace(f"{{{{{name}}}}}", value)
-    return text.strip()
+    """Grafana's legend: ``{{label}}`` replaced, by nothing where the series has none."""
+    return re.sub(r"\{\{(\w+)\}\}", lambda found: series.labels.get(found[1], ""), template).strip()
 
 
 def quantity(value: float, unit: str) -> str:
@@ -134,7 +132,7 @@ def _legend(axes: Axes, drawn: Drawn) -> None:
         list(handles),
         loc="upper left",
         bbox_to_anchor=(-0.1, -0.12),
-        ncols=max(1, min(len(handles), drawn.panel.grid[2] // 2, 4)),
+        ncols=max(1, min(len(handles), drawn.panel.grid[2] // 2, 5)),
         frameon=False,
         fontsize=6.5,
         handlelength=1,
@@ -149,8 +147,9 @@ def _heatmap(axes: Axes, drawn: Drawn) -> None:
     times = sorted({moment for _, series in lines for moment in series.times})
     total = np.array([[dict(zip(series.times, series.values)).get(t, 0.0) for t in times] for _, series in lines])
     counts = np.diff(total, axis=0, prepend=0).clip(0)
-    bounds = ["more" if math.isinf(bound) else f"≤ {bound:.0f}" for bound, _ in lines]
-    shown = np.where(counts > 0, counts, np.nan)
+    seen = int(np.flatnonzero(counts.any(axis=1)).max(initial=0)) + 1
+    bounds = ["more" if math.isinf(bound) else f"≤ {bound:.0f}" for bound, _ in lines[:seen]]
+    shown = np.where(counts > 0, counts, np.nan)[:seen]
     mesh = axes.pcolormesh(np.array(times), np.arange(len(bounds)), shown, cmap="Oranges", shading="nearest")
     axes.set_yticks(range(len(bounds)), bounds)
     axes.figure.colorbar(mesh, ax=axes, pad=0.01, fraction=0.03, label=f"calls in {WINDOW}")

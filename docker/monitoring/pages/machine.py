@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pages.panel import Dashboard, Panel, Row
-from pages.query import SERVER, mean, per_model, rate
+from pages.query import GRAPHS, INNER, SERVER, mean, per_model, rate
 
 MACHINE = Dashboard(
     "machine",
@@ -42,55 +42,48 @@ MACHINE = Dashboard(
             "Triton's models",
             (
                 Panel(
-                    "Time of an execution",
-                    "Of one batch in each graph; denoise's is one round, with its UNet call inside.",
+                    "Time of a call",
+                    "Of one batch in each graph.",
                     "s",
-                    {"{{model}}": per_model("nv_inference_compute_infer_duration_us", "nv_inference_exec_count")},
+                    {
+                        "{{model}}": per_model(
+                            "nv_inference_compute_infer_duration_us", "nv_inference_exec_count", GRAPHS
+                        )
+                    },
                 ),
                 Panel(
                     "Busy",
                     "Share of the time that each graph computes; 1 is all of the time.",
                     "percentunit",
-                    {
-                        "{{model}}": rate(
-                            "nv_inference_compute_infer_duration_us",
-                            "model",
-                            f'{SERVER}, model=~"text_encoder|vae_encoder|unet|vae_decoder|parser|safety_checker"',
-                        )
-                        + " / 1e6"
-                    },
+                    {"{{model}}": rate("nv_inference_compute_infer_duration_us", "model", GRAPHS) + " / 1e6"},
                     stacked=True,
                 ),
                 Panel(
+                    "Rows of a call",
+                    "Batching of each graph.",
+                    "short",
+                    {
+                        "{{model}}": f"{rate('nv_inference_count', 'model', GRAPHS)}"
+                        f" / ({rate('nv_inference_exec_count', 'model', GRAPHS)} > 0)"
+                    },
+                ),
+                Panel(
                     "Time in Triton's queues",
-                    "Of a request at each model, before it is executed.",
+                    "Of a request at each model, before it is executed; at denoise, of each round.",
                     "s",
-                    {"{{model}}": per_model("nv_inference_queue_duration_us", "nv_inference_request_success")},
+                    {"{{model}}": per_model("nv_inference_queue_duration_us", "nv_inference_request_success", INNER)},
                 ),
                 Panel(
                     "Waiting in Triton's queues",
                     "Requests at each model that wait to be executed.",
                     "short",
-                    {"{{model}}": f"sum by (model) (nv_inference_pending_request_count{{{SERVER}}})"},
+                    {"{{model}}": f"sum by (model) (nv_inference_pending_request_count{{{INNER}}})"},
                 ),
                 Panel(
-                    "Rows of an execution",
-                    "Batching of the graphs.",
-                    "short",
-                    {
-                        "{{model}}": f"{rate('nv_inference_count', 'model')}"
-                        f" / ({rate('nv_inference_exec_count', 'model')} > 0)"
-                    },
-                ),
-                Panel(
-                    "Failures at models",
-                    "What Triton counts as failed; CANCELED at denoise is a step that goes on, and is left out.",
+                    "Failures of graphs",
+                    "Calls that failed; the log says why.",
                     "reqps",
-                    {
-                        "{{model}} {{reason}}": rate(
-                            "nv_inference_request_failure", "model, reason", f'{SERVER}, reason!="CANCELED"'
-                        )
-                    },
+                    {"{{model}}": rate("nv_inference_request_failure", "model", GRAPHS)},
                 ),
             ),
         ),

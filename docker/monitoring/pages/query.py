@@ -7,6 +7,8 @@ from collections.abc import Sequence
 SERVER = 'instance=~"$instance"'
 TASK = f'{SERVER}, task=~"$task"'
 CLIENT = f'{TASK}, client=~"$client"'
+GRAPHS = f'{SERVER}, model=~"text_encoder|vae_encoder|unet|vae_decoder|parser|safety_checker"'
+INNER = f'{SERVER}, model!~"inpaint|tryon|mask|jobs|watch"'
 RATE = "[$__rate_interval]"
 
 
@@ -25,6 +27,6 @@ def mean(name: str, by: str = "", labels: str = SERVER) -> str:
     return f"{rate(f'{name}_sum', by, labels)} / {rate(f'{name}_count', by, labels)}"
 
 
-def per_model(total: str, count: str) -> str:
+def per_model(total: str, count: str, labels: str) -> str:
     """Microseconds of Triton's counter ``total``, in seconds for each of ``count``."""
-    return f"{rate(total, 'model')} / 1e6 / ({rate(count, 'model')} > 0)"
+    return f"{rate(total, 'model', labels)} / 1e6 / ({rate(count, 'model', labels)} > 0)"
