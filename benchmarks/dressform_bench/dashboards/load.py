@@ -8,12 +8,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 from dressform import Cancelled, Client, DressformError
 from dressform_export.demo.wardrobe import HELD_OUT, sample
 
 CLIENTS = ("web", "app", "kiosk")
-CATEGORIES = ("upper", "lower", "overall")
+CATEGORIES: tuple[Literal["upper", "lower", "overall"], ...] = ("upper", "lower", "overall")
 DAY = ((0.3, 0.15), (0.25, 0.5), (0.2, 1.0), (0.25, 0.2))
 """Share of the time, and of the visitors who are there in it."""
 
