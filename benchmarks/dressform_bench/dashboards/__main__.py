@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dressform_bench.dashboards import board, draw, load
-from dressform_bench.dashboards.prometheus import Prometheus, PrometheusError
+from dressform_bench.dashboards.prometheus import Prometheus, PrometheusError, Series
 from dressform_server import Server, ServerError
 from dressform_server.ports import chosen_ports
 
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("out", type=Path, help="folder for the pictures")
     parser.add_argument("--monitoring", type=Path, default=Path("docker/monitoring"), help="(default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=180, help="how long the load lasts (default: %(default)s)")
-    parser.add_argument("--visitors", type=int, default=40, help="at the fullest (default: %(default)s)")
+    parser.add_argument("--visitors", type=int, default=36, help="at the fullest (default: %(default)s)")
     options = parser.parse_args(argv)
     try:
         with tempfile.TemporaryDirectory() as folder:
@@ -70,7 +70,7 @@ def pictures(prometheus: Prometheus, dashboards: Path, start: float, end: float,
         panels = [_drawn(prometheus, panel, start, end) for panel in one.panels]
         empty += [f"{path.stem}: {drawn.panel.title}" for drawn in panels if not drawn.lines]
         marks = {name: _marks(prometheus, name, query, start, end) for name, query in one.annotations.items()}
-        draw.board(one, panels, marks, out / f"{path.stem}.png")
+        draw.board(one, panels, draw.Span(start, end, marks), out / f"{path.stem}.png")
     return empty
 
 
@@ -78,9 +78,14 @@ def _drawn(prometheus: Prometheus, panel: board.Panel, start: float, end: float)
     lines = [
         (draw.legend(template, series), series)
         for template, query in panel.queries
-        for series in prometheus.over(board.filled(query, draw.WINDOW), start, end, STEP_SECONDS)
+        for series in _in_order(prometheus.over(board.filled(query, draw.WINDOW), start, end, STEP_SECONDS))
     ]
     return draw.Drawn(panel, lines)
+
+
+def _in_order(found: Sequence[Series]) -> list[Series]:
+    """By counts of rows where they have them: 2 before 12."""
+    return sorted(found, key=lambda series: float(series.labels.get("rows", "0").replace("more", "inf")))
 
 
 def _marks(prometheus: Prometheus, name: str, query: str, start: float, end: float) -> list[float]:

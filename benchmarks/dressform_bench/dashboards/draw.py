@@ -58,8 +58,17 @@ def quantity(value: float, unit: str) -> str:
     return f"{value:.3g}" + ("/s" if unit in {"reqps", "ops"} else "")
 
 
-def board(one: Board, panels: Sequence[Drawn], marks: Mapping[str, Sequence[float]], path: Path) -> None:
-    """Write the dashboard as a PNG; ``marks`` are times (unix seconds) of vertical lines by name."""
+@dataclass(frozen=True)
+class Span:
+    """What the panels show: from ``start`` to ``end`` (unix seconds), with vertical lines at ``marks`` by name."""
+
+    start: float
+    end: float
+    marks: Mapping[str, Sequence[float]]
+
+
+def board(one: Board, panels: Sequence[Drawn], span: Span, path: Path) -> None:
+    """Write the dashboard as a PNG."""
     lines = max(panel.grid[1] + panel.grid[3] for panel in one.panels)
     width, height = 24 * COLUMN_INCHES, lines * LINE_INCHES + TITLE_INCHES
     with matplotlib.rc_context({"font.size": 8, "axes.titlesize": 9, "axes.titleweight": "bold"}):
@@ -69,11 +78,11 @@ def board(one: Board, panels: Sequence[Drawn], marks: Mapping[str, Sequence[floa
             y = height - TITLE_INCHES - (top + 0.75) * LINE_INCHES
             figure.text(0.12 / width, y / height, heading, fontsize=10.5, color="#555555")
         for drawn in panels:
-            _panel(figure, drawn, marks, (width, height))
+            _panel(figure, drawn, span, (width, height))
         figure.savefig(path)
 
 
-def _panel(figure: Figure, drawn: Drawn, marks: Mapping[str, Sequence[float]], size: tuple[float, float]) -> None:
+def _panel(figure: Figure, drawn: Drawn, span: Span, size: tuple[float, float]) -> None:
     x, y, w, h = drawn.panel.grid
     left, below, right, above = MARGIN
     width, height = size
@@ -86,7 +95,7 @@ def _panel(figure: Figure, drawn: Drawn, marks: Mapping[str, Sequence[float]], s
         h * LINE_INCHES - above - (0.1 if stat else below),
     )
     axes = figure.add_axes((box[0] / width, box[1] / height, box[2] / width, box[3] / height))
-    axes.set_title(drawn.panel.title, loc="left")
+    axes.set_title(drawn.panel.title, loc="left", y=1)
     if not drawn.lines:
         axes.text(0.5, 0.5, "no data", transform=axes.transAxes, ha="center", color="#aa0000")
         axes.set_axis_off()
@@ -94,9 +103,10 @@ def _panel(figure: Figure, drawn: Drawn, marks: Mapping[str, Sequence[float]], s
         _stat(axes, drawn)
     else:
         (_heatmap if drawn.panel.kind == "heatmap" else _lines)(axes, drawn)
-        for name, moments in marks.items():
+        for name, moments in span.marks.items():
             for moment in moments:
                 axes.axvline(moment, color=RED if name == "Alerts" else BLUE, linestyle=":", linewidth=1.2)
+        axes.set_xlim(span.start, span.end)
         axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 3, 6, 10]))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: time.strftime("%H:%M:%S", time.localtime(value))))
 

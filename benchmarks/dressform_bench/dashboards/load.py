@@ -18,6 +18,9 @@ CATEGORIES: tuple[Literal["upper", "lower", "overall"], ...] = ("upper", "lower"
 DAY = ((0.3, 0.15), (0.25, 0.5), (0.2, 1.0), (0.25, 0.2))
 """Share of the time, and of the visitors who are there in it."""
 
+BREATH_SECONDS = 2.0
+"""What a visitor waits after an error."""
+
 Visit = Callable[[Client, int], object]
 
 
@@ -55,7 +58,7 @@ def _visitor(url: str, number: int, leaving: threading.Event, ended: Counter[str
                 ended["done"] += 1
             except DressformError as error:
                 ended[type(error).__name__] += 1
-                leaving.wait(0.5)
+                leaving.wait(BREATH_SECONDS)
 
 
 def _tryon(client: Client, seed: int) -> None:
