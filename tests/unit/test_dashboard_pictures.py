@@ -99,3 +99,9 @@ def test_a_machine_without_prometheus_is_told(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(PrometheusError, match="not installed"):
         Prometheus(MONITORING, [], tmp_path)
+
+
+def test_a_line_breaks_where_points_are_missing() -> None:
+    times, values = draw._with_gaps(Series({}, (1.0, 2.0, 5.0, 6.0), (1.0, 2.0, 3.0, 4.0)))
+    assert times == [1, 2, 3, 5, 6]
+    assert np.array_equal(values, [1, 2, np.nan, 3, 4], equal_nan=True)

@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import matplotlib
@@ -122,7 +123,7 @@ def _lines(axes: Axes, drawn: Drawn) -> None:
         axes.stackplot(times, layers, labels=names, colors=colours, alpha=0.75)
     else:
         for i, (name, series) in enumerate(drawn.lines):
-            axes.plot(series.times, series.values, label=name, color=colours[i % len(colours)], linewidth=1.2)
+            axes.plot(*_with_gaps(series), label=name, color=colours[i % len(colours)], linewidth=1.2)
     axes.set_ylim(bottom=0)
     if panel.limit is not None and panel.limit < 4 * axes.get_ylim()[1]:
         axes.axhline(panel.limit, color=RED, linestyle="--", linewidth=1)
@@ -131,6 +132,19 @@ def _lines(axes: Axes, drawn: Drawn) -> None:
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     _legend(axes, drawn)
+
+
+def _with_gaps(series: Series) -> tuple[list[float], list[float]]:
+    """Times and values, with a value that is no number where points are missing: the line breaks there."""
+    times, values = [series.times[0]], [series.values[0]]
+    least = min((b - a for a, b in pairwise(series.times)), default=0.0)
+    for (before, now), value in zip(pairwise(series.times), series.values[1:]):
+        if now - before > 1.5 * least:
+            times.append(before + least)
+            values.append(math.nan)
+        times.append(now)
+        values.append(value)
+    return times, values
 
 
 def _legend(axes: Axes, drawn: Drawn) -> None:
