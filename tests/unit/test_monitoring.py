@@ -86,6 +86,13 @@ def test_every_alert_has_its_page_in_the_runbook() -> None:
     assert {heading for heading in headings if heading.startswith("Dressform")} == set(ALERTS)
 
 
+def test_the_dashboards_pictures_are_there() -> None:
+    docs = ROOT / "docs"
+    shown = re.findall(r"\]\((dashboards/\w+\.png)\)", (docs / "operations.md").read_text())
+    assert shown
+    assert {str(path.relative_to(docs)) for path in (docs / "dashboards").glob("*.png")} == set(shown)
+
+
 def test_every_alert_is_tried_both_ways() -> None:
     cases = [
         case
