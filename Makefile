@@ -9,7 +9,7 @@ TORCH := $(if $(PIP_FIND_LINKS),--find-links "$(PIP_FIND_LINKS)",--torch-backend
 REPOSITORY ?= .demo/repository
 # Test files side by side; each worker makes exports and starts servers of its own.
 WORKERS ?= 2
-SOURCES := client export server benchmarks tests model_repository docs streamlit_app.py
+SOURCES := client export server benchmarks tests model_repository docs docker streamlit_app.py
 
 # Torch and diffusers take 10 s longer to import where Python may not keep what it compiled.
 unexport PYTHONDONTWRITEBYTECODE

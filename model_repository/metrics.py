@@ -14,14 +14,14 @@ from typing import Any, Literal
 
 import triton_python_backend_utils as pb_utils
 
+from denoise.step_time import ROWS
+
 Kind = Literal["counter", "gauge", "histogram"]
 
 SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640)
 STEP_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20)
 PERIOD_SECONDS = 0.1
 """How often what was noted is told to Triton. Waking a thread at each note would take time from the UNet."""
-
-ROWS = (1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ FAMILIES: dict[str, Family] = {
     "dressform_steps_total": Family("counter", "Denoising steps, each job's counted"),
     "dressform_guidance_rows_saved_total": Family("counter", "Unconditional UNet rows saved by guidance intervals"),
     "dressform_unet_rows": Family("histogram", "Rows of a UNet call", (), ROWS),
-    "dressform_step_seconds": Family("histogram", "Time of a denoising step", (), STEP_SECONDS),
+    "dressform_step_seconds": Family("histogram", "Time of a denoising step", ("rows",), STEP_SECONDS),
     "dressform_time_to_first_step_seconds": Family("histogram", "From arrival to the first step", (), SECONDS),
     "dressform_job_seconds": Family("histogram", "From arrival to the last step", (), SECONDS),
 }
@@ -82,9 +82,9 @@ class Recorder:
         if amount:
             self._noted.append((name, tuple(labels.items()), amount))
 
-    def observe(self, name: str, value: float) -> None:
+    def observe(self, name: str, value: float, **labels: str) -> None:
         """Add to a histogram."""
-        self._noted.append((name, (), value))
+        self._noted.append((name, tuple(labels.items()), value))
 
     def level(self, name: str, value: float, **labels: str) -> None:
         """Set a gauge."""

@@ -15,7 +15,7 @@ from denoise.batch import Batch, UNet
 from denoise.job import Job
 from denoise.memory import OutOfMemory, SplittingUNet
 from denoise.policy import choose, choose_shape, slack_ns
-from denoise.step_time import StepTime
+from denoise.step_time import StepTime, rows_label
 from dressform_contract import Fault
 
 MAX_GATHERS = 3
@@ -56,7 +56,7 @@ class Meter(Protocol):
     def count(self, name: str, amount: float = 1, **labels: str) -> None:
         """Add to a counter."""
 
-    def observe(self, name: str, value: float) -> None:
+    def observe(self, name: str, value: float, **labels: str) -> None:
         """Add to a histogram."""
 
     def level(self, name: str, value: float, **labels: str) -> None:
@@ -217,7 +217,7 @@ class Engine:
         self._times.observe(batch.jobs[0].shape, batch.rows, seconds, ended)
         self._meter.count("dressform_steps_total", len(batch.jobs))
         self._meter.observe("dressform_unet_rows", batch.rows)
-        self._meter.observe("dressform_step_seconds", seconds)
+        self._meter.observe("dressform_step_seconds", seconds, rows=rows_label(batch.rows))
 
     def _tell(self, ready: Mapping[int, Job], batch: Batch) -> None:
         """Progress to the window, a heartbeat to the server."""

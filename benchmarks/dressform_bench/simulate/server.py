@@ -124,7 +124,7 @@ class Watcher:
     def count(self, name: str, amount: float = 1, **labels: str) -> None:
         """See `denoise.engine.Meter`."""
 
-    def observe(self, name: str, value: float) -> None:
+    def observe(self, name: str, value: float, **labels: str) -> None:
         """See `denoise.engine.Meter`."""
 
     def level(self, name: str, value: float, **labels: str) -> None:
