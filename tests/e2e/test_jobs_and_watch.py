@@ -137,7 +137,7 @@ def check_story(events: list[Event], steps: int) -> None:
     states = [order.index(event["state"]) for event in events]
     assert states == sorted(states)
     running = [event for event in events if event["state"] == "running"]
-    assert len({event["step"] for event in running}) >= steps // 3, "a watcher sees the steps as they happen"
+    assert len({event["step"] for event in running}) >= steps // 10, "a watcher sees the steps as they happen"
     assert all(event["eta_ms"] >= 0 for event in running)
 
 
