@@ -50,12 +50,34 @@ FAMILIES: dict[str, Family] = {
     "dressform_step_seconds": Family("histogram", "Time of a denoising step", ("rows",), STEP_SECONDS),
     "dressform_time_to_first_step_seconds": Family("histogram", "From arrival to the first step", (), SECONDS),
     "dressform_job_seconds": Family("histogram", "From arrival to the last step", (), SECONDS),
+    "dressform_requests_total": Family(
+        "counter", "Requests that are over", ("task", "category", "size", "outcome", "client")
+    ),
+    "dressform_request_seconds": Family(
+        "histogram", "From arrival to the answer, of requests done", ("task",), SECONDS
+    ),
+    "dressform_stage_seconds": Family(
+        "histogram", "Time of a request in a stage, of requests done", ("stage",), STEP_SECONDS
+    ),
+    "dressform_compute_seconds_total": Family(
+        "counter", "Requests' shares (by rows) of the time of UNet calls", ("task", "client")
+    ),
 }
 
 HEARTS = ("dressform_start_time_seconds", "dressform_stage_beat_timestamp_seconds")
-"""What ``jobs`` tells."""
+"""What ``jobs`` tells of processes."""
 
-DENOISE = tuple(name for name in FAMILIES if name not in ("dressform_requests_refused_total", *HEARTS))
+USAGE = (
+    "dressform_requests_total",
+    "dressform_request_seconds",
+    "dressform_stage_seconds",
+    "dressform_compute_seconds_total",
+)
+"""What ``jobs`` tells of requests."""
+
+REFUSED = "dressform_requests_refused_total"
+
+DENOISE = tuple(name for name in FAMILIES if name not in (REFUSED, *HEARTS, *USAGE))
 """What ``denoise`` counts."""
 
 

@@ -162,8 +162,10 @@ class Engine:
         except Exception as error:
             return self._failed(error, {key: job for key, job in ready.items() if job in chosen})
         ended = self._clock()
-        for job in chosen:
+        second_per_row = (ended - started) / 1e9 / batch.rows
+        for job, rows in zip(batch.jobs, batch.rows_of):
             job.step_ends_ns.append(ended)
+            job.compute_seconds += rows * second_per_row
         self._account(batch, (ended - started) / 1e9, ended / 1e9)
         self._tell(ready, batch)
         return {}

@@ -19,7 +19,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-SUFFIX = ".jobs"
+SUFFIX, POST_SUFFIX = ".jobs", ".post"
+"""Of the file, and of the socket beside it (see `jobs.post`)."""
 _SHARED_MEMORY = Path("/dev/shm")
 
 
@@ -65,6 +66,7 @@ def _remove_if_left(fd: int, path: Path) -> None:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if _names(path, fd):
             path.unlink()
+            path.with_suffix(POST_SUFFIX).unlink(missing_ok=True)
 
 
 def _names(path: Path, fd: int) -> bool:

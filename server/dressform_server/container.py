@@ -6,13 +6,16 @@ import shlex
 from dataclasses import replace
 from pathlib import Path
 
-from dressform_server.flags import common
+from dressform_server.flags import common, variables
 from dressform_server.settings import Settings
 
 IMAGE = "nvcr.io/nvidia/tritonserver:26.07-py3"
 
 STAGE_PACKAGES = ("pillow>=11.0", "tokenizers>=0.22")
 """What the Python stages import and the container lacks (it has numpy)."""
+
+TRACE_PACKAGES = ("opentelemetry-exporter-otlp-proto-http>=1.30", "opentelemetry-sdk>=1.30")
+"""What sends traces."""
 
 
 def docker_run(settings: Settings) -> str:
@@ -22,11 +25,19 @@ def docker_run(settings: Settings) -> str:
     words = ["docker", "run", "--rm", "--init", "--shm-size=2g", "-e", "PIP_BREAK_SYSTEM_PACKAGES=1"]
     for name, port in settings.ports.items():
         words += ["-p", f"127.0.0.1:{port or inside[name]}:{inside[name]}"]
+    packages, inside_log = list(STAGE_PACKAGES), None
     if settings.audit_log:
-        folder, name = _absolute(settings.audit_log).parent, settings.audit_log.name
-        words += ["-v", f"{folder}:/audit", "-e", f"DRESSFORM_AUDIT_LOG=/audit/{name}"]
+        words += ["-v", f"{_absolute(settings.audit_log).parent}:/audit"]
+        inside_log = Path("/audit", settings.audit_log.name)
+    if settings.otlp_endpoint:
+        packages += TRACE_PACKAGES
+    told = variables(replace(settings, audit_log=None)) | (
+        {"DRESSFORM_AUDIT_LOG": str(inside_log)} if inside_log else {}
+    )
+    for name, value in told.items():
+        words += ["-e", f"{name}={value}"]
     words += ["-v", f"{_absolute(settings.repository)}:/models:ro", IMAGE]
-    install = shlex.join(["pip", "install", "--quiet", *STAGE_PACKAGES])
+    install = shlex.join(["pip", "install", "--quiet", *packages])
     return shlex.join([*words, "sh", "-c", f"{install} && exec {shlex.join(triton)}"])
 
 

@@ -5,8 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from dressform_contract import FORWARDED_HEADERS
 from dressform_server.access import restrictions
 from dressform_server.settings import Settings
+
+FORWARDED = f"(?i)^({'|'.join(FORWARDED_HEADERS)})$"
+"""Headers that reach the stages."""
+
+
+def variables(settings: Settings) -> dict[str, str]:
+    """The environment variables by which the stages know ``settings``."""
+    known = {"DRESSFORM_AUDIT_LOG_MEGABYTES": str(settings.audit_log_megabytes)}
+    if settings.audit_log is not None:
+        known["DRESSFORM_AUDIT_LOG"] = str(settings.audit_log.absolute())
+    if settings.otlp_endpoint is not None:
+        known["DRESSFORM_OTLP_ENDPOINT"] = settings.otlp_endpoint
+        known["DRESSFORM_TRACE_RATIO"] = str(settings.trace_ratio)
+    return known
 
 
 def common(settings: Settings, repository: Path, ports: Mapping[str, int]) -> list[str]:
@@ -22,6 +37,7 @@ def common(settings: Settings, repository: Path, ports: Mapping[str, int]) -> li
         "--exit-on-error=true",
         f"--exit-timeout-secs={settings.exit_timeout}",
         *restrictions(settings.admin_key),
+        *(f"--{protocol}-header-forward-pattern={FORWARDED}" for protocol in ("http", "grpc")),
     ]
     for name, port in ports.items():
         arguments += [f"--{name}-address={settings.host}", f"--{name}-port={port}"]

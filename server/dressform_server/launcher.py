@@ -28,7 +28,16 @@ def add_shared_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine alone)")
     parser.add_argument("--engine", metavar="NAME", help="one that REPO was exported for (default: the first of them)")
     parser.add_argument(
-        "--audit-log", type=Path, metavar="F", help="append people's feedback to F, a line of JSON each"
+        "--audit-log", type=Path, metavar="F", help="append each request's story and people's feedback to F, in JSON"
+    )
+    parser.add_argument(
+        "--audit-log-megabytes", type=int, default=100, metavar="N", help="rename F when it is so large (100; 0: never)"
+    )
+    parser.add_argument(
+        "--otlp-endpoint", metavar="URL", help="send traces to this OpenTelemetry receiver (OTLP, HTTP)"
+    )
+    parser.add_argument(
+        "--trace-ratio", type=float, default=1.0, metavar="R", help="share of requests traced, 0 to 1 (1)"
     )
     parser.add_argument(
         "--exit-timeout", type=int, default=30, metavar="S", help="seconds for requests in flight at a stop (30)"
@@ -45,8 +54,9 @@ def shared_options(arguments: argparse.Namespace) -> dict[str, Any]:
     Raises:
         SettingsError: if a file of a key cannot be used.
     """
-    names = ("http_port", "grpc_port", "metrics_port", "host", "engine", "audit_log", "exit_timeout")
-    return {name: getattr(arguments, name) for name in names} | {
+    own = ("http_port", "grpc_port", "metrics_port", "host", "engine", "exit_timeout")
+    told = ("audit_log", "audit_log_megabytes", "otlp_endpoint", "trace_ratio")
+    return {name: getattr(arguments, name) for name in own + told} | {
         "admin_key": read_key(arguments.admin_key_file) if arguments.admin_key_file is not None else None,
         "triton_options": tuple(arguments.triton_option),
     }

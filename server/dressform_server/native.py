@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dressform_server.errors import InstallationError, ServerError
-from dressform_server.flags import common
+from dressform_server.flags import common, variables
 from dressform_server.launcher import add_shared_arguments, shared_options
 from dressform_server.ports import chosen_ports
 from dressform_server.repository import Repository
@@ -48,9 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = Settings(options.repository, **shared_options(options))
         words = command(settings, TRITON)
-        if settings.audit_log is not None:
-            os.environ["DRESSFORM_AUDIT_LOG"] = str(settings.audit_log.absolute())
-        os.execv(words[0], words)
+        os.execve(words[0], words, os.environ | variables(settings))
     except (ServerError, OSError) as error:
         print(f"dressform: {error}", file=sys.stderr)
         return 1

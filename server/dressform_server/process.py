@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from dressform_server.errors import StartFailed
-from dressform_server.flags import common
+from dressform_server.flags import common, variables
 from dressform_server.installation import Installation, backends
 from dressform_server.journal import Journal
 from dressform_server.repository import Repository
@@ -129,9 +129,7 @@ class TritonProcess:
     def _spawn(self, folder: Path) -> subprocess.Popen[str]:
         self._installation.fill(folder)
         threads = self._settings.onnx_threads or usable_cores()
-        environment = self._installation.environment(folder, threads)
-        if self._settings.audit_log is not None:
-            environment["DRESSFORM_AUDIT_LOG"] = str(self._settings.audit_log.absolute())
+        environment = self._installation.environment(folder, threads) | variables(self._settings)
         leash = [sys.executable, "-I", "-S", str(_LEASH), str(os.getpid())]
         return subprocess.Popen(
             leash + self._command(folder / "backends"),

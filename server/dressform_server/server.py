@@ -116,7 +116,7 @@ class Server:
         instead = f"NVIDIA's container does:\n{docker_run(settings)}"
         backend = repository.backend(settings.engine, backends(), instead)
         try:
-            installation = Installation.find(backend)
+            installation = Installation.find(backend, tracing=settings.otlp_endpoint is not None)
         except UnsupportedPlatform as error:
             raise UnsupportedPlatform(f"{error}. The same repository on Docker:\n{docker_run(settings)}") from error
         if settings.exposed and self._echo is not None:

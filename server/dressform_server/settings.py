@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import math
 import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,7 +21,10 @@ class Settings:
 
     ``repository`` is an exported model repository. Ports are 1 to 65535, or 0 for a free one. ``host`` is the
     address that all three ports bind to. ``log`` is a file that gets every line of Triton's log (appended).
-    ``audit_log`` is a file that gets a line of JSON for each feedback; without it feedback is refused.
+    ``audit_log`` is a file that gets a line of JSON for each request that is over and for each feedback; without it
+    feedback is refused. It is renamed when it would grow beyond ``audit_log_megabytes`` (0: never). ``otlp_endpoint``
+    is the address of an OpenTelemetry receiver (OTLP over HTTP), such as http://127.0.0.1:4318; None: no traces.
+    ``trace_ratio`` is the share of requests, 0 to 1, that are traced where the caller does not say.
     ``engine`` is one that the repository was exported for; None is the first of them. ``exit_timeout`` is how many
     seconds requests in flight get to finish at a stop. ``onnx_threads`` is the number of threads of one call of a
     graph, whatever the engine; None is every usable core. ``admin_key`` opens the administration of the server (see
@@ -34,6 +38,9 @@ class Settings:
     host: str = "127.0.0.1"
     log: Path | None = None
     audit_log: Path | None = None
+    audit_log_megabytes: int = 100
+    otlp_endpoint: str | None = None
+    trace_ratio: float = 1.0
     engine: str | None = None
     exit_timeout: int = 30
     onnx_threads: int | None = None
@@ -54,6 +61,13 @@ class Settings:
             raise SettingsError(f"ONNX threads must be at least 1, not {self.onnx_threads}")
         if self.audit_log is not None and not self.audit_log.absolute().parent.is_dir():
             raise SettingsError(f"audit log: there is no folder {str(self.audit_log.parent)!r}: make it first")
+
+        if self.audit_log_megabytes < 0:
+            raise SettingsError(f"audit log megabytes must be at least 0 (no limit), not {self.audit_log_megabytes}")
+        if self.otlp_endpoint is not None and not re.fullmatch(r"https?://[^/?#]+/?", self.otlp_endpoint):
+            raise SettingsError(f"OTLP endpoint must be http://HOST:PORT, not {self.otlp_endpoint!r}")
+        if not 0 <= self.trace_ratio <= 1:
+            raise SettingsError(f"trace ratio must be from 0 to 1, not {self.trace_ratio}")
 
     @property
     def ports(self) -> dict[str, int]:

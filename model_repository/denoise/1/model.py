@@ -42,11 +42,12 @@ class TritonPythonModel:
         self.table = JobTable.open()
         colours = np.array(manifest["latent_to_rgb"], np.float32)
         self.meter = Recorder(*DENOISE)
+        self.post = wire.posted()
         self.engine = Engine(
             UNetLeaf(),
             manifest["vae"]["factor"],
             int(settings["max_rows"]),
-            TableWindow(self.table, colours, self.schedule.prediction_type),
+            TableWindow(self.table, self.post, colours, self.schedule.prediction_type),
             self.meter,
             one_batch_at_a_time=settings["batching"] == "request",
         )
@@ -71,8 +72,7 @@ class TritonPythonModel:
             options, arrays = parcel.take(self.folder, slot)
             job = admit(JobOptions.from_json(options), self.schedule, self.scaling_factor, **arrays)
         except Exception as error:
-            self.table.free(slot, "failed")
-            return wire.internal(error)
+            return wire.ended(self.table, self.post, slot, wire.internal(error))
         job.slot = slot
         self.engine.admit(key, job)
         return None
@@ -80,6 +80,7 @@ class TritonPythonModel:
     def finalize(self):
         """Leave the job table."""
         self.meter.close()
+        self.post.close()
         self.heart.close()
         self.table.close()
 
