@@ -10,6 +10,7 @@ BENCHMARKS: dict[str, tuple[str, tuple[str, ...]]] = {
     "step-overhead": ("what lies between two UNet calls", ("-m", "dressform_bench.step_overhead")),
     "import-time": ("what importing the client costs", ("-m", "dressform_bench.import_time")),
     "dashboards": ("Grafana's panels, drawn from a server under load", ("-m", "dressform_bench.dashboards")),
+    "request-trace": ("one request's OpenTelemetry trace, as a picture", ("-m", "dressform_bench.request_trace")),
     "trace": ("a picture of the steps of jobs over time", ("-m", "dressform_bench.trace")),
 }
 """Each benchmark: what it shows, and the arguments of Python that run it."""

@@ -8,6 +8,7 @@ trace is sampled; without one, a share of the requests is.
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable
 from itertools import pairwise
@@ -23,7 +24,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from jobs.ledger import Account
 
-EXPORT_SECONDS = 5
+EXPORT_SECONDS, CLOSE_SECONDS = 5, 3
 QUIET_SECONDS = 60.0
 """A receiver that is down is spoken of so often."""
 
@@ -62,8 +63,10 @@ class Tracer:
         root.end(day + account.marks["ended"])
 
     def close(self) -> None:
-        """Send what is left."""
-        self._provider.shutdown()
+        """Send what is left, for ``CLOSE_SECONDS`` at most."""
+        last = threading.Thread(target=self._provider.shutdown, daemon=True)
+        last.start()
+        last.join(CLOSE_SECONDS)
 
     def _tell_steps(self, account: Account, denoise: Context, begin: int, day: int) -> None:
         for number, (end, jobs) in enumerate(zip(account.step_ends_ns, account.batch_sizes), 1):
