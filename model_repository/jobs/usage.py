@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Protocol
 
 from jobs.ledger import Account
@@ -74,10 +75,17 @@ def facts(account: Account) -> dict[str, Any]:
     }
 
 
-def log_line(account: Account) -> dict[str, Any]:
-    """What the server's log says of it: of the id no more than the list of jobs shows, for ids are capabilities."""
-    known = facts(account)
-    return {name: known[name] for name in ("task", "client", "outcome", "code")} | {
-        "id": account.id[:8],
-        "ms": known["milliseconds"]["total"],
+def log_line(account: Account) -> str:
+    """What the server's log says of it, as ``name=value`` (logfmt).
+
+    Of the id no more than the list of jobs shows, for ids are capabilities; and no sign that could end the value.
+    """
+    known = {
+        "id": re.sub(r"[^\w.-]", "?", account.id[:8], flags=re.ASCII),
+        "task": account.task,
+        "client": account.client,
+        "outcome": account.outcome,
+        "code": account.code,
+        "ms": f"{1e3 * account.seconds:.3f}",
     }
+    return "request " + " ".join(f"{name}={value}" for name, value in known.items() if value)

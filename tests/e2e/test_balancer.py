@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -22,6 +22,7 @@ from PIL import Image
 from dressform import Cancelled, Client, Handle, Result, Retry
 from dressform_contract import ROUTE_HEADER
 from e2e.balancer import Balancer, balancer, hosts, needs_haproxy, shared_ports
+from e2e.waiting import wait_until
 
 pytestmark = needs_haproxy
 SERVERS = 3
@@ -129,20 +130,13 @@ def test_no_request_is_lost_when_a_server_is_killed_and_another_drained(
             return client.inpaint(photo, mask, "a coat", num_inference_steps=10 + number % 20, seed=number)
 
         asked = [pool.submit(ask, number) for number in range(200)]
-        wait_for(lambda: sum(one.done() for one in asked) >= 40)
+        wait_until(lambda: sum(one.done() for one in asked) >= 40, 240)
         for process in [psutil.Process(shop.servers[killed].pid), *family]:  # at once, with what it had in flight
             process.kill()
-        wait_for(lambda: sum(one.done() for one in asked) >= 90)
+        wait_until(lambda: sum(one.done() for one in asked) >= 90, 240)
         shop.servers[drained].send_signal(signal.SIGTERM)
         answers = [one.result() for one in asked]
     assert [answer.info["steps"] for answer in answers] == [10 + number % 20 for number in range(200)]
     assert [answer.seeds for answer in answers] == [[number] for number in range(200)]
     assert shop.servers[drained].wait(60) == 0
     assert shop.steps(left) > 0
-
-
-def wait_for(done: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 240
-    while not done():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)

@@ -26,6 +26,7 @@ from dressform import Client
 from dressform.errors import Cancelled, DressformError
 from dressform_contract import Fault
 from dressform_server import Server
+from e2e.waiting import wait_until
 
 Event = dict[str, Any]
 LONG: dict[str, Any] = {"num_inference_steps": 150, "num_images": 4, "height": 128, "width": 128}
@@ -93,13 +94,6 @@ def paint(grpc_client: Client, photo: Image.Image, mask: Image.Image, pool: Thre
 
 def new_id() -> str:
     return uuid.uuid4().hex
-
-
-def wait_until(holds: Callable[[], object], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, f"not within {seconds} s"
-        time.sleep(0.005)
 
 
 def stepping(window: Window, request_id: str) -> Callable[[], object]:

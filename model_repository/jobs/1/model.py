@@ -9,7 +9,6 @@ and sends its trace, as the environment says: DRESSFORM_AUDIT_LOG, DRESSFORM_AUD
 DRESSFORM_OTLP_ENDPOINT, DRESSFORM_TRACE_RATIO.
 """
 
-import json
 import os
 import sys
 import threading
@@ -93,7 +92,7 @@ class TritonPythonModel:
         """Count, write down and trace the requests that are over."""
         for account in accounts:
             self.usage.count(account)
-            pb_utils.Logger.log_info(f"request {json.dumps(log_line(account))}")
+            pb_utils.Logger.log_info(log_line(account))
             try:
                 self.audit_log.record("request", facts(account))
             except OSError as error:  # the disk is full, say: the next may be written again
