@@ -89,6 +89,7 @@ class Engine:
         self._turns: dict[tuple[int, ...], int] = {}
         self._turn = 0
         self._gathered = 0
+        self._gauges()
 
     def admit(self, key: int, job: Job) -> None:
         """Take a job in; it has its first step in the next round that serves its shape."""
