@@ -34,6 +34,10 @@ def docker_run(settings: Settings) -> str:
     told = variables(replace(settings, audit_log=None)) | (
         {"DRESSFORM_AUDIT_LOG": str(inside_log)} if inside_log else {}
     )
+    for name in ("tls_certificate", "tls_key", "tls_client_ca"):
+        file: Path | None = getattr(settings, name)
+        if file is not None:
+            words += ["-v", f"{_absolute(file)}:{_absolute(file)}:ro"]
     for name, value in told.items():
         words += ["-e", f"{name}={value}"]
     words += ["-v", f"{_absolute(settings.repository)}:/models:ro", IMAGE]

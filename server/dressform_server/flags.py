@@ -41,6 +41,20 @@ def common(settings: Settings, repository: Path, ports: Mapping[str, int]) -> li
     ]
     for name, port in ports.items():
         arguments += [f"--{name}-address={settings.host}", f"--{name}-port={port}"]
+    arguments += _tls(settings)
     if settings.engine is not None:
         arguments.append(f"--model-config-name={settings.engine}")
     return arguments
+
+
+def _tls(settings: Settings) -> list[str]:
+    if settings.tls_certificate is None or settings.tls_key is None:
+        return []
+    mutual = settings.tls_client_ca is not None
+    files = {
+        "server-cert": settings.tls_certificate,
+        "server-key": settings.tls_key,
+        "root-cert": settings.tls_client_ca,
+    }
+    named = [f"--grpc-{name}={file.absolute()}" for name, file in files.items() if file is not None]
+    return [f"--grpc-use-ssl{'-mutual' if mutual else ''}=true", *named]

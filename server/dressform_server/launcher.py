@@ -13,6 +13,7 @@ from typing import Any, TextIO
 
 from dressform_server.access import read_key
 from dressform_server.errors import ServerError
+from dressform_server.lines import FORMATS, OURS, Shape
 from dressform_server.server import Server
 from dressform_server.supervision import Patience, Watch, fault
 
@@ -45,6 +46,11 @@ def add_shared_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--admin-key-file", type=Path, metavar="F", help="key for Triton's administration (default: refused to all)"
     )
+    parser.add_argument("--tls-certificate", type=Path, metavar="F", help="encrypt gRPC: the certificate, PEM")
+    parser.add_argument("--tls-key", type=Path, metavar="F", help="the certificate's key")
+    parser.add_argument(
+        "--tls-client-ca", type=Path, metavar="F", help="take only gRPC clients with a certificate that F signed"
+    )
     parser.add_argument("--triton-option", action="append", default=[], metavar="OPT", help="passed on to Triton")
 
 
@@ -56,7 +62,8 @@ def shared_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """
     own = ("http_port", "grpc_port", "metrics_port", "host", "engine", "exit_timeout")
     told = ("audit_log", "audit_log_megabytes", "otlp_endpoint", "trace_ratio")
-    return {name: getattr(arguments, name) for name in own + told} | {
+    tls = ("tls_certificate", "tls_key", "tls_client_ca")
+    return {name: getattr(arguments, name) for name in own + told + tls} | {
         "admin_key": read_key(arguments.admin_key_file) if arguments.admin_key_file is not None else None,
         "triton_options": tuple(arguments.triton_option),
     }
@@ -74,23 +81,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--ready-timeout", type=float, metavar="S", help="give up when not ready after S seconds")
     parser.add_argument("--onnx-threads", type=int, metavar="N", help="threads of one graph (every usable core)")
+    parser.add_argument(
+        "--log-format", choices=list(FORMATS), default="text", help="json: an object on each line (default: text)"
+    )
     parser.add_argument("--verbose", action="store_true", help="show Triton's whole log, not its warnings alone")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve until SIGINT or SIGTERM; the exit status of the command."""
+    voice = _Voice(sys.stderr, FORMATS[arguments.log_format])
     try:
         server = Server(
             arguments.repository,
             log=arguments.log_file.resolve() if arguments.log_file is not None else None,
             onnx_threads=arguments.onnx_threads,
             **shared_options(arguments),
-            echo=_say,
+            log_format=arguments.log_format,
+            echo=voice.write,
             verbose=arguments.verbose,
         )
-        return _serve(server, arguments.ready_timeout, arguments.supervise)
+        return _serve(server, voice, arguments.ready_timeout, arguments.supervise)
     except ServerError as error:
-        _say(f"dressform serve: {error}")
+        voice.say(f"dressform serve: {error}")
         return 1
 
 
@@ -122,8 +134,8 @@ def _sleep(seconds: float, signals: _Signals) -> None:
         raise _Asked
 
 
-def _serve(server: Server, ready_timeout: float | None, supervise: bool) -> int:
-    progress = _Progress(sys.stderr)
+def _serve(server: Server, voice: _Voice, ready_timeout: float | None, supervise: bool) -> int:
+    progress = _Progress(voice)
     with _Signals(server) as signals, server:
 
         def report(ready: int, models: int) -> None:
@@ -136,20 +148,20 @@ def _serve(server: Server, ready_timeout: float | None, supervise: bool) -> int:
             while True:
                 server.wait_ready(ready_timeout, report)
                 patience.ready()
-                _say(f"ready: {server.http_url}  {server.grpc_url}  {server.metrics_url}")
+                voice.say(f"ready: {server.http_url}  {server.grpc_url}  {server.metrics_url}")
                 fault = _until_fault(server, signals)
                 pause = patience.pause() if supervise else None
                 if pause is None:
-                    _say(f"dressform serve: {fault}")
+                    voice.say(f"dressform serve: {fault}")
                     return 1
-                _say(f"dressform serve: {fault}; it is started anew" + (f" in {pause:g} s" if pause else ""))
+                voice.say(f"dressform serve: {fault}; it is started anew" + (f" in {pause:g} s" if pause else ""))
                 server.kill()
                 _sleep(pause, signals)
                 server.restart()
         except _Asked:
             pass
-        _say(f"stopping: requests in flight have {server.settings.exit_timeout} s (another signal ends them)")
-    _say("stopped")
+        voice.say(f"stopping: requests in flight have {server.settings.exit_timeout} s (another signal ends them)")
+    voice.say("stopped")
     return 0
 
 
@@ -192,24 +204,35 @@ class _Signals:
 class _Progress:
     """``loading models 3/9``: one line that changes on a terminal, a line for each change elsewhere."""
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-        self._moving = stream.isatty()
+    def __init__(self, voice: _Voice) -> None:
+        self._voice = voice
         self._shown = ""
         self._since = time.monotonic()
 
     def __call__(self, ready: int, models: int) -> None:
         seconds = time.monotonic() - self._since
         text = f"loading models {ready}/{models}"
-        if self._moving:
+        if self._voice.moving:
             end = "\n" if ready == models else ""
-            self._stream.write(f"\r\x1b[K{text} ({seconds:.0f} s){end}")
-            self._stream.flush()
+            self._voice.stream.write(f"\r\x1b[K{text} ({seconds:.0f} s){end}")
+            self._voice.stream.flush()
         elif text != self._shown:
-            self._stream.write(f"{text} ({seconds:.1f} s)\n")
-            self._stream.flush()
+            self._voice.say(f"{text} ({seconds:.1f} s)")
         self._shown = text
 
 
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+class _Voice:
+    """What the launcher says, on ``stream``, as ``shape`` has it."""
+
+    def __init__(self, stream: TextIO, shape: Shape) -> None:
+        self.moving = stream.isatty() and shape is FORMATS["text"]
+        self.stream = stream
+        self._shape = shape
+
+    def say(self, sentence: str) -> None:
+        """A line of its own."""
+        self.write(self._shape(sentence, OURS))
+
+    def write(self, line: str) -> None:
+        """A line that has its shape."""
+        print(line, file=self.stream, flush=True)

@@ -26,7 +26,7 @@ from e2e.waiting import wait_until
 
 pytestmark = needs_haproxy
 SERVERS = 3
-LONG: dict[str, Any] = {"num_inference_steps": 150, "num_images": 4}
+LONG: dict[str, Any] = {"num_inference_steps": 150, "num_images": 4, "height": 128, "width": 128}
 
 
 @dataclass(frozen=True)
