@@ -227,3 +227,10 @@ def test_the_native_server_becomes_triton(triton: Path, repository: Path) -> Non
     ).stdout.splitlines()
     assert "--model-config-name=cuda" in became
     assert became[-1] == "--log-verbose=1"
+
+
+def test_what_is_mounted_from_here_is_here() -> None:
+    sources = [volume.partition(":")[0] for service in SERVICES.values() for volume in service.get("volumes", [])]
+    own = [source for source in sources if source.startswith("./")]
+    assert {"./balancer", "./monitoring/prometheus.yml"} <= set(own)
+    assert [source for source in own if not (DOCKER / source).exists()] == []
