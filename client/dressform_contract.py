@@ -59,6 +59,11 @@ ROUTE_HEADER = "dressform-route"
 """HTTP header or gRPC metadata whose value is the id of the request that a call is about, percent-encoded where it is
 not plain ASCII. Before several servers, a balancer sends what has the same value to the same server."""
 
+ADMIN_HEADER = "dressform-admin"
+"""HTTP header whose value is the key of the server's administration; in gRPC metadata after `TRITON_PREFIX`."""
+
+TRITON_PREFIX = "triton-grpc-protocol-"
+
 CLIENT_HEADER = "dressform-client"
 """HTTP header or gRPC metadata by which a service says its name, for usage by client: `CLIENT_NAME`."""
 

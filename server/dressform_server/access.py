@@ -1,6 +1,7 @@
 """Who may administer a server: Triton's shared memory, tracing and logging ask for a key.
 
-The list of models stays open (`Client.models` reads it); that nobody loads or unloads one is the server's mode.
+So does the list of models (`Client.models`), where there is a key. That nobody loads or unloads one is the mode of
+the server.
 """
 
 from __future__ import annotations
@@ -8,14 +9,13 @@ from __future__ import annotations
 import secrets
 from pathlib import Path
 
+from dressform_contract import ADMIN_HEADER
 from dressform_server.errors import SettingsError
 
 ADMINISTRATION = ("shared-memory", "trace", "logging")
 """Triton's groups of calls that change a server or read what is not the caller's. No call of our client is in them."""
-HEADER = "dressform-admin"
-"""HTTP header that carries the key."""
-GRPC_HEADER = f"triton-grpc-protocol-{HEADER}"
-"""gRPC metadata that carries it: Triton asks for the prefix."""
+LIST = "model-repository"
+"""The group with the list of models."""
 _LEAST = 16
 
 
@@ -36,5 +36,6 @@ def read_key(file: Path) -> str:
 
 def restrictions(admin_key: str | None) -> list[str]:
     """Triton's options that ask for the key on both protocols; None: a random one that nobody learns."""
-    rule = f"{','.join(ADMINISTRATION)}:{HEADER}={admin_key or secrets.token_urlsafe(32)}"
+    groups = (*ADMINISTRATION, LIST) if admin_key else ADMINISTRATION
+    rule = f"{','.join(groups)}:{ADMIN_HEADER}={admin_key or secrets.token_urlsafe(32)}"
     return [f"--http-restricted-api={rule}", f"--grpc-restricted-protocol={rule}"]

@@ -13,13 +13,14 @@ import tritonclient.grpc as triton
 from PIL import Image
 from tritonclient.utils import InferenceServerException
 
-from dressform import TLS, Client, DressformError
+from dressform import TLS, AccessDenied, Client, DressformError
+from dressform_contract import ADMIN_HEADER, TRITON_PREFIX
 from dressform_server import Server
-from dressform_server.access import GRPC_HEADER, HEADER
 from e2e.launching import launch
 from e2e.tls import certificates
 from e2e.waiting import wait_until
 
+GRPC_HEADER = TRITON_PREFIX + ADMIN_HEADER
 KEY = "a-key-of-the-test-alone"
 PROMPT = "a coat that nobody may read of"
 
@@ -40,19 +41,23 @@ def test_administration_asks_for_the_key(
         for path, call in administration.items():
             for key in (None, "a-wrong-key"):
                 with pytest.raises(urllib.error.HTTPError) as refused:
-                    get(f"{http}/{path}", {HEADER: key} if key else {})
+                    get(f"{http}/{path}", {ADMIN_HEADER: key} if key else {})
                 assert refused.value.code == 403, path
                 with pytest.raises(InferenceServerException, match="restricted"):
                     call(headers={GRPC_HEADER: key} if key else None)
-            get(f"{http}/{path}", {HEADER: KEY})
+            get(f"{http}/{path}", {ADMIN_HEADER: KEY})
             call(headers={GRPC_HEADER: KEY})
         with pytest.raises(InferenceServerException, match="not allowed"):
-            grpc.unload_model("unet")
+            grpc.unload_model("unet", headers={GRPC_HEADER: KEY})
         grpc.close()
-        for address in (server.http_url, server.grpc_url):  # users need no key
-            with Client(address, timeout=60) as client:
-                assert client.models()
+        for address in (server.http_url, server.grpc_url):
+            with Client(address, timeout=60) as client:  # users need no key
                 client.inpaint(photo, mask, PROMPT, num_inference_steps=2)
+                assert client.health().ready
+                with pytest.raises(AccessDenied):
+                    client.models()
+            with Client(address, timeout=60, headers={"Dressform-Admin": KEY}) as operator:
+                assert {"inpaint", "unet"} <= {model.name for model in operator.models()}
     written = log.read_text()
     assert written
     assert KEY not in written
