@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
 import subprocess
@@ -21,7 +22,9 @@ def launch(repository: Path, *arguments: str, log: Path | None = None) -> subpro
     # A launcher that is killed cannot remove its temporary folder: let it be within the test's.
     environment = {"PYTHONPATH": os.pathsep.join(sys.path), "TMPDIR": str(repository.parent)}
     with log.open("wb") if log is not None else nullcontext() as said:
-        return subprocess.Popen(command, env=os.environ | environment, stderr=said)
+        launched = subprocess.Popen(command, env=os.environ | environment, stderr=said)
+    atexit.register(launched.kill)  # of a test that failed: Triton goes with its launcher
+    return launched
 
 
 def launched_ready(
