@@ -33,6 +33,9 @@ PREFIXED: Mapping[str, str] = {"s": "s", "bytes": "B", "watt": "W"}
 WINDOW = "15s"
 """What rates are taken over."""
 
+LETTER_INCHES = 0.052
+"""Width of a legend's letter, about."""
+
 LEGENDS = 12
 """Lines that are named, the highest."""
 
@@ -151,12 +154,13 @@ def _legend(axes: Axes, drawn: Drawn) -> None:
     highest = sorted(drawn.lines, key=lambda line: -max(line[1].values))[:LEGENDS]
     named = {name for name, _ in highest}
     handles = {label: handle for handle, label in zip(*axes.get_legend_handles_labels()) if label in named}
+    column = LETTER_INCHES * max(map(len, handles), default=0) + 0.3
     axes.legend(
         list(handles.values()),
         list(handles),
         loc="upper left",
         bbox_to_anchor=(-0.1, -0.12),
-        ncols=max(1, min(len(handles), drawn.panel.grid[2] // 2, 5)),
+        ncols=max(1, min(len(handles), int(drawn.panel.grid[2] * COLUMN_INCHES / column))),
         frameon=False,
         fontsize=6.5,
         handlelength=1,
