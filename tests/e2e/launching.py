@@ -61,5 +61,5 @@ def segments(launched: subprocess.Popen[bytes]) -> list[Path]:
 def stub_of(launched: subprocess.Popen[bytes], stage: str) -> psutil.Process:
     """The process of a stage or graph: Triton names it in the stub's arguments."""
     family = psutil.Process(launched.pid).children(recursive=True)
-    (found,) = [process for process in family if any(f"/{stage}/" in word for word in process.cmdline()[1:])]
+    (found,) = [process for process in family if any(f"/{stage}/1/" in word for word in process.cmdline()[1:])]
     return found
