@@ -9,7 +9,7 @@ TORCH := $(if $(PIP_FIND_LINKS),--find-links "$(PIP_FIND_LINKS)",--torch-backend
 REPOSITORY ?= .demo/repository
 # Test files side by side; each worker makes exports and starts servers of its own.
 WORKERS ?= 2
-SOURCES := client export server benchmarks tests model_repository docs streamlit_app.py
+SOURCES := client export server benchmarks tests model_repository docs docker streamlit_app.py
 
 # Torch and diffusers take 10 s longer to import where Python may not keep what it compiled.
 unexport PYTHONDONTWRITEBYTECODE
@@ -39,7 +39,7 @@ $(VENV)/.installed: pyproject.toml requirements.lock
 
 # Resolve the versions anew. torch is written without its local part, so that each machine takes its own build.
 lock:
-	$(UV) pip compile --quiet --upgrade pyproject.toml --extra export --extra serve --extra openvino --extra int8 --extra train --extra evaluate --extra bench --extra app --extra dev --python-version 3.11 \
+	$(UV) pip compile --quiet --upgrade pyproject.toml --extra export --extra serve --extra openvino --extra int8 --extra train --extra evaluate --extra bench --extra app --extra trace --extra dev --python-version 3.11 \
 		$(TORCH) --no-emit-find-links --no-annotate --no-header -o requirements.lock
 	sed -i 's/^\(torch==[0-9.]*\)+.*/\1/' requirements.lock
 

@@ -59,6 +59,25 @@ ROUTE_HEADER = "dressform-route"
 """HTTP header or gRPC metadata whose value is the id of the request that a call is about, percent-encoded where it is
 not plain ASCII. Before several servers, a balancer sends what has the same value to the same server."""
 
+ADMIN_HEADER = "dressform-admin"
+"""HTTP header whose value is the key of the server's administration; in gRPC metadata after `TRITON_PREFIX`."""
+
+TRITON_PREFIX = "triton-grpc-protocol-"
+
+CLIENT_HEADER = "dressform-client"
+"""HTTP header or gRPC metadata by which a service says its name, for usage by client: `CLIENT_NAME`."""
+
+CLIENT_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+TRACEPARENT_HEADER = "traceparent"
+"""The caller's span (W3C Trace Context), of which the request's trace is a child."""
+
+TRACE_HEADER = "dressform-trace"
+"""``steps``: the request's trace has a span for each step."""
+
+FORWARDED_HEADERS = (CLIENT_HEADER, TRACEPARENT_HEADER, TRACE_HEADER)
+"""What Triton hands on to the stages, as parameters of these names."""
+
 MIN_WATCHABLE_ID = 22
 """Shortest request id, in characters, by which a request may be watched or cancelled."""
 

@@ -14,14 +14,14 @@ from typing import Any, Literal
 
 import triton_python_backend_utils as pb_utils
 
+from denoise.step_time import ROWS
+
 Kind = Literal["counter", "gauge", "histogram"]
 
 SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640)
 STEP_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20)
 PERIOD_SECONDS = 0.1
 """How often what was noted is told to Triton. Waking a thread at each note would take time from the UNet."""
-
-ROWS = (1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,10 @@ class Family:
 
 
 FAMILIES: dict[str, Family] = {
+    "dressform_start_time_seconds": Family("gauge", "When the server started, seconds since 1970"),
+    "dressform_stage_beat_timestamp_seconds": Family(
+        "gauge", "When a Python process of the server was last heard of, seconds since 1970", ("stage",)
+    ),
     "dressform_jobs": Family("gauge", "Jobs in the denoiser", ("state",)),
     "dressform_work_seconds": Family("gauge", "Estimated work before the denoiser"),
     "dressform_jobs_admitted_total": Family("counter", "Jobs that reached the denoiser"),
@@ -43,12 +47,37 @@ FAMILIES: dict[str, Family] = {
     "dressform_steps_total": Family("counter", "Denoising steps, each job's counted"),
     "dressform_guidance_rows_saved_total": Family("counter", "Unconditional UNet rows saved by guidance intervals"),
     "dressform_unet_rows": Family("histogram", "Rows of a UNet call", (), ROWS),
-    "dressform_step_seconds": Family("histogram", "Time of a denoising step", (), STEP_SECONDS),
+    "dressform_step_seconds": Family("histogram", "Time of a denoising step", ("rows",), STEP_SECONDS),
     "dressform_time_to_first_step_seconds": Family("histogram", "From arrival to the first step", (), SECONDS),
     "dressform_job_seconds": Family("histogram", "From arrival to the last step", (), SECONDS),
+    "dressform_requests_total": Family(
+        "counter", "Requests that are over", ("task", "category", "size", "outcome", "client")
+    ),
+    "dressform_request_seconds": Family(
+        "histogram", "From arrival to the answer, of requests done", ("task",), SECONDS
+    ),
+    "dressform_stage_seconds": Family(
+        "histogram", "Time of a request in a stage, of requests done", ("stage",), STEP_SECONDS
+    ),
+    "dressform_compute_seconds_total": Family(
+        "counter", "Requests' shares (by rows) of the time of UNet calls", ("task", "client")
+    ),
 }
 
-DENOISE = tuple(name for name in FAMILIES if name != "dressform_requests_refused_total")
+HEARTS = ("dressform_start_time_seconds", "dressform_stage_beat_timestamp_seconds")
+"""What ``jobs`` tells of processes."""
+
+USAGE = (
+    "dressform_requests_total",
+    "dressform_request_seconds",
+    "dressform_stage_seconds",
+    "dressform_compute_seconds_total",
+)
+"""What ``jobs`` tells of requests."""
+
+REFUSED = "dressform_requests_refused_total"
+
+DENOISE = tuple(name for name in FAMILIES if name not in (REFUSED, *HEARTS, *USAGE))
 """What ``denoise`` counts."""
 
 
@@ -75,9 +104,9 @@ class Recorder:
         if amount:
             self._noted.append((name, tuple(labels.items()), amount))
 
-    def observe(self, name: str, value: float) -> None:
+    def observe(self, name: str, value: float, **labels: str) -> None:
         """Add to a histogram."""
-        self._noted.append((name, (), value))
+        self._noted.append((name, tuple(labels.items()), value))
 
     def level(self, name: str, value: float, **labels: str) -> None:
         """Set a gauge."""

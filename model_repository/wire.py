@@ -6,6 +6,7 @@ This file, ``metrics.py`` and the ``model.py`` files are the only ones that know
 from __future__ import annotations
 
 import json
+import time
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,7 +16,19 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 from numpy.typing import NDArray
 
-from dressform_contract import ERRORS, MIN_WATCHABLE_ID, Fault
+from dressform_contract import (
+    CLIENT_HEADER,
+    CLIENT_NAME,
+    ERRORS,
+    FORWARDED_HEADERS,
+    MIN_WATCHABLE_ID,
+    TRACE_HEADER,
+    TRACEPARENT_HEADER,
+    Fault,
+)
+from jobs.entry import Slot, State
+from jobs.post import Post
+from jobs.table import JobTable
 from preprocess.errors import RequestError
 
 ROOT = Path(__file__).parent
@@ -91,11 +104,37 @@ def own_parameters(request: Any) -> dict[str, object]:
     """
     if request.correlation_id() or request.flags():
         raise Refusal("INVALID_ARGUMENT", "sequence_id, sequence_start and sequence_end are not allowed")
-    given, timeout_us = parameters(request), request.timeout()
+    given = {name: value for name, value in parameters(request).items() if name.lower() not in FORWARDED_HEADERS}
+    timeout_us = request.timeout()
     deadline = given.get("deadline_ms")
     if timeout_us and (deadline is None or (isinstance(deadline, int) and deadline * 1000 > timeout_us)):
         return given | {"deadline_ms": max(timeout_us // 1000, 1)}
     return given
+
+
+def caller(request: Any) -> dict[str, Any]:
+    """Who asks, by the headers: ``client``, ``traceparent`` and ``trace_steps``, as `jobs.ledger.Account` has them.
+
+    Raises:
+        Refusal: at a name that is not allowed, or one given twice.
+    """
+    came = [(name.lower(), value) for name, value in parameters(request).items() if name.lower() in FORWARDED_HEADERS]
+    headers = dict(came)
+    if len(headers) < len(came):  # one as a header, one as a parameter, in other letters
+        raise Refusal("INVALID_ARGUMENT", f"one of {', '.join(FORWARDED_HEADERS)} was given twice")
+    client, steps = headers.get(CLIENT_HEADER), headers.get(TRACE_HEADER)
+    if client is not None and not (isinstance(client, str) and CLIENT_NAME.fullmatch(client)):
+        text = "must be 1 to 64 letters, digits, points, hyphens or underscores"
+        raise Refusal("INVALID_ARGUMENT", f"{CLIENT_HEADER} {text}, not {client!r:.80}")
+    if steps not in (None, "steps"):
+        raise Refusal("INVALID_ARGUMENT", f"{TRACE_HEADER} must be steps, not {steps!r:.80}")
+    parent = str(headers.get(TRACEPARENT_HEADER) or "")
+    return {"client": client or "", "traceparent": parent, "trace_steps": steps is not None}
+
+
+def posted() -> Post:
+    """What tells the stage ``jobs`` about requests."""
+    return Post(pb_utils.Logger.log_warn)
 
 
 def watchable_id(request: Any) -> str:
@@ -133,6 +172,19 @@ def refuse(fault: Fault) -> Any:
         "INTERNAL": kinds.INTERNAL,
     }[ERRORS[fault.code].status]
     return pb_utils.InferenceResponse(error=kinds(str(fault), status))
+
+
+def ended(table: JobTable, post: Post, slot: Slot, fault: Fault, **marks: int) -> Fault:
+    """``fault``, by which the request in ``slot`` ends now: its slot is free, and its end is told."""
+    outcome: State = "cancelled" if fault.code == "CANCELLED" else "failed"
+    post.tell(slot, outcome=outcome, code=fault.code, marks={**marks, "ended": time.monotonic_ns()})
+    table.free(slot, outcome)
+    return fault
+
+
+def refusal(fault: Fault) -> str:
+    """The outcome of a request that ended in ``fault`` before any graph of the pipeline ran."""
+    return {"CANCELLED": "cancelled", "ENGINE": "failed", "INTERNAL": "failed"}.get(fault.code, "refused")
 
 
 def fault_of(error: Exception) -> Fault:

@@ -9,6 +9,8 @@ BENCHMARKS: dict[str, tuple[str, tuple[str, ...]]] = {
     "report": ("a page of the runs that were kept, with charts", ("-m", "dressform_bench.report")),
     "step-overhead": ("what lies between two UNet calls", ("-m", "dressform_bench.step_overhead")),
     "import-time": ("what importing the client costs", ("-m", "dressform_bench.import_time")),
+    "dashboards": ("Grafana's panels, drawn from a server under load", ("-m", "dressform_bench.dashboards")),
+    "request-trace": ("one request's OpenTelemetry trace, as a picture", ("-m", "dressform_bench.request_trace")),
     "trace": ("a picture of the steps of jobs over time", ("-m", "dressform_bench.trace")),
 }
 """Each benchmark: what it shows, and the arguments of Python that run it."""

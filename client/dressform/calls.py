@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from dressform import results
+from dressform import results, tracing
 from dressform.options import as_parameters, checked_headers
 from dressform.requests import Fitting, Request, fittings
 from dressform.results import MaskResult, Outputs, Result
@@ -93,7 +93,7 @@ class Planner:
             retry=self.retry if own["retries"] is None else Retry.of(own["retries"]),
             request_id=own["request_id"],
             timeout=self.timeout if own["timeout"] is None else own["timeout"],
-            headers=checked_headers(own["headers"]),
+            headers={**tracing.current(), **checked_headers(own["headers"])},
         )
 
 

@@ -171,6 +171,12 @@ _BY_STATUS: dict[str, type[DressformError]] = {
     "504": DeadlineExceeded,
 }
 
+_BY_WORDS: dict[str, type[DressformError]] = {
+    "is not healthy": ServerUnavailable,  # a Python process died with the request; the server is started anew
+    "This protocol is restricted": AccessDenied,  # Triton's administration wants the key; by gRPC it says UNAVAILABLE
+}
+"""Words of Triton's whose status says something else."""
+
 
 def from_answer(message: str | None, status: str | None, request_id: str | None = None) -> DressformError:
     """The error that a server's (or proxy's) answer stands for.
@@ -183,5 +189,6 @@ def from_answer(message: str | None, status: str | None, request_id: str | None 
     if fault is not None:
         return BY_CODE[fault.code](fault.sentence, code=fault.code, fields=dict(fault.fields), request_id=request_id)
     name = (status or "").removeprefix("StatusCode.")
-    kind = _BY_STATUS.get(name, ServerError)
+    kind = next((kind for words, kind in _BY_WORDS.items() if words in (message or "")), None)
+    kind = kind or _BY_STATUS.get(name, ServerError)
     return kind(message or f"the server answered {name or 'nothing'} without a reason", request_id=request_id)

@@ -12,6 +12,8 @@ from importlib.metadata import version
 from typing import Any
 
 from dressform_contract import (
+    CLIENT_HEADER,
+    CLIENT_NAME,
     ERRORS,
     MAX_ENCODED_BYTES,
     MIN_WATCHABLE_ID,
@@ -21,6 +23,8 @@ from dressform_contract import (
     TASK_INPUTS,
     TASK_OUTPUTS,
     TASK_PARAMETERS,
+    TRACE_HEADER,
+    TRACEPARENT_HEADER,
     Parameter,
     Task,
 )
@@ -60,6 +64,7 @@ _ID = {
     "description": "The request's id. Whoever knows it may watch and cancel the request.",
 }
 _ROUTE = {"$ref": "#/components/parameters/Route"}
+_TOLD = [{"$ref": f"#/components/parameters/{name}"} for name in ("Client", "Traceparent", "Trace")]
 
 
 def description() -> Schema:
@@ -105,7 +110,25 @@ def description() -> Schema:
                     "schema": {"type": "string"},
                     "description": "Before several servers: the id of the request that the call is about, so that a "
                     "balancer sends all of them to one server.",
-                }
+                },
+                "Client": {
+                    "name": CLIENT_HEADER,
+                    "in": "header",
+                    "schema": {"type": "string", "pattern": f"^{CLIENT_NAME.pattern}$"},
+                    "description": "The name of the service that asks, for the server's counts of usage.",
+                },
+                "Traceparent": {
+                    "name": TRACEPARENT_HEADER,
+                    "in": "header",
+                    "schema": {"type": "string"},
+                    "description": "The caller's span (W3C Trace Context), of which the request's trace is a child.",
+                },
+                "Trace": {
+                    "name": TRACE_HEADER,
+                    "in": "header",
+                    "schema": {"type": "string", "enum": ["steps"]},
+                    "description": "The request's trace has a span for each denoising step.",
+                },
             },
         },
     }
@@ -114,7 +137,7 @@ def description() -> Schema:
 def _task_operation(task: Task) -> Schema:
     return {
         "operationId": task,
-        "parameters": [_ROUTE],
+        "parameters": [_ROUTE, *_TOLD],
         "summary": _DONE[task],
         "requestBody": _body(
             {

@@ -54,7 +54,8 @@ class Keywords(Options, total=False):
         request_id: a new UUID if None. An id in flight is refused; a retry has "-retry1", … at its end.
         timeout: seconds for the whole call, retries included, instead of the client's.
         retries: how many, or a ``Retry``, instead of the client's.
-        headers: HTTP headers or gRPC metadata for this call (``traceparent``), besides the client's.
+        headers: HTTP headers or gRPC metadata for this call, besides the client's. ``traceparent`` is that of
+            OpenTelemetry's current span, where there is one and no other is given.
     """
 
     negative_prompt: str | None

@@ -49,6 +49,7 @@ class Batch:
         fixed = [job.conditioning for job in self.jobs]
         extra = [one.extra[0] for one, on in zip(fixed, self._guided) if on] + [one.extra[-1] for one in fixed]
         self.rows = u + self._images
+        self.rows_of = [job.rows for job in self.jobs]
         self._input = np.empty((self.rows, channels + fixed[0].extra.shape[2], height, width), np.float32)
         self._input[:, channels:] = np.concatenate(extra)
         counts = [len(job.sample) for job in self.jobs]
@@ -68,10 +69,10 @@ class Batch:
         self._fill(self._column([plan.input_scales[i] for plan, i in plans]), [plan.timesteps[i] for plan, i in plans])
         output = self._guide(unet(self._input, self._timestep, self._text))
         self._advance(output)
-        for job, span, on in zip(self.jobs, self._spans, self._guided):
+        for job, span, on, rows in zip(self.jobs, self._spans, self._guided, self.rows_of):
             n = span.stop - span.start
             job.step += 1
-            job.rows_run += 2 * n if on else n
+            job.rows_run += rows
             job.rows_saved += 0 if on or job.options.guidance_scale <= 1 else n
             job.batch_sizes.append(len(self.jobs))
             if job.known is not None:

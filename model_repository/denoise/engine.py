@@ -15,7 +15,7 @@ from denoise.batch import Batch, UNet
 from denoise.job import Job
 from denoise.memory import OutOfMemory, SplittingUNet
 from denoise.policy import choose, choose_shape, slack_ns
-from denoise.step_time import StepTime
+from denoise.step_time import StepTime, rows_label
 from dressform_contract import Fault
 
 MAX_GATHERS = 3
@@ -56,7 +56,7 @@ class Meter(Protocol):
     def count(self, name: str, amount: float = 1, **labels: str) -> None:
         """Add to a counter."""
 
-    def observe(self, name: str, value: float) -> None:
+    def observe(self, name: str, value: float, **labels: str) -> None:
         """Add to a histogram."""
 
     def level(self, name: str, value: float, **labels: str) -> None:
@@ -89,6 +89,7 @@ class Engine:
         self._turns: dict[tuple[int, ...], int] = {}
         self._turn = 0
         self._gathered = 0
+        self._gauges()
 
     def admit(self, key: int, job: Job) -> None:
         """Take a job in; it has its first step in the next round that serves its shape."""
@@ -162,8 +163,10 @@ class Engine:
         except Exception as error:
             return self._failed(error, {key: job for key, job in ready.items() if job in chosen})
         ended = self._clock()
-        for job in chosen:
+        second_per_row = (ended - started) / 1e9 / batch.rows
+        for job, rows in zip(batch.jobs, batch.rows_of):
             job.step_ends_ns.append(ended)
+            job.compute_seconds += rows * second_per_row
         self._account(batch, (ended - started) / 1e9, ended / 1e9)
         self._tell(ready, batch)
         return {}
@@ -217,7 +220,7 @@ class Engine:
         self._times.observe(batch.jobs[0].shape, batch.rows, seconds, ended)
         self._meter.count("dressform_steps_total", len(batch.jobs))
         self._meter.observe("dressform_unet_rows", batch.rows)
-        self._meter.observe("dressform_step_seconds", seconds)
+        self._meter.observe("dressform_step_seconds", seconds, rows=rows_label(batch.rows))
 
     def _tell(self, ready: Mapping[int, Job], batch: Batch) -> None:
         """Progress to the window, a heartbeat to the server."""

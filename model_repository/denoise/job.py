@@ -91,7 +91,7 @@ class Job:
 
     ``saved`` and ``outputs`` are current while no `Batch` holds the job; ``rounds_missed`` counts the UNet calls since
     the job was ready that went without it; ``seen_ns`` is when the server last handed it over; ``slot`` is its place on
-    the job table.
+    the job table; ``compute_seconds`` is its share, by rows, of the time of the UNet calls that it was in.
     """
 
     options: JobOptions
@@ -111,6 +111,7 @@ class Job:
     step_ends_ns: list[int] = field(default_factory=list)
     rows_run: int = 0
     rows_saved: int = 0
+    compute_seconds: float = 0.0
     admitted_ns: int = 0
     first_step_ns: int = 0
     finished_ns: int = 0

@@ -7,6 +7,7 @@ never be measured, and the estimate never be mended.
 
 from __future__ import annotations
 
+import bisect
 import math
 from dataclasses import dataclass, field
 
@@ -18,6 +19,15 @@ IDLE_SECONDS = 3.0
 
 FRESH_SECONDS = 1.0
 """Age, at least, up to which an estimate may refuse; a call's own time, twice, where that is longer."""
+
+ROWS = (1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64)
+"""Counts of rows between which the metrics tell calls apart."""
+
+
+def rows_label(rows: int) -> str:
+    """The least of ``ROWS`` that holds ``rows``: calls of equal labels are compared with one another."""
+    at = bisect.bisect_left(ROWS, rows)
+    return str(ROWS[at]) if at < len(ROWS) else "more"
 
 
 @dataclass

@@ -8,15 +8,17 @@ from denoise.batch import Batch
 from denoise.job import Floats, Job
 from denoise.preview import preview
 from dressform_contract import Fault
-from jobs.entry import Progress, Slot
+from jobs.entry import Progress, Slot, State
+from jobs.post import Post
 from jobs.table import JobTable
 
 
 class TableWindow:
-    """The `Window` of `denoise.engine` on a `JobTable`."""
+    """The `Window` of `denoise.engine` on a `JobTable`; jobs that end are told by ``post``, too."""
 
-    def __init__(self, table: JobTable, latent_to_rgb: Floats, prediction_type: str) -> None:
+    def __init__(self, table: JobTable, post: Post, latent_to_rgb: Floats, prediction_type: str) -> None:
         self._table = table
+        self._post = post
         self._latent_to_rgb = latent_to_rgb
         self._prediction_type = prediction_type
         self._lease = table.lease()
@@ -43,9 +45,22 @@ class TableWindow:
         self._table.report(job.slot, progress, self._lease)
 
     def ended(self, job: Job, fault: Fault | None) -> None:
-        """Free the slot of a job that failed; a finished one still has its pictures to be decoded."""
+        """Tell the job's steps. Free the slot of one that failed; a finished one is still to be decoded."""
+        self._post.tell(
+            job.slot,
+            steps=job.step,
+            unet_rows=job.rows_run,
+            compute_seconds=job.compute_seconds,
+            batch_sizes=job.batch_sizes,
+            step_ends_ns=job.step_ends_ns,
+            marks={"admitted": job.admitted_ns}
+            | ({"first_step": job.first_step_ns} if job.first_step_ns else {})
+            | ({"finished": job.finished_ns} if fault is None else {"ended": job.finished_ns}),
+        )
         if fault is not None:
-            self._table.free(job.slot, "cancelled" if fault.code == "CANCELLED" else "failed")
+            outcome: State = "cancelled" if fault.code == "CANCELLED" else "failed"
+            self._post.tell(job.slot, outcome=outcome, code=fault.code)
+            self._table.free(job.slot, outcome)
 
     def expecting(self, jobs: Collection[Job]) -> bool:
         """Whether requests were claimed that are still before the denoiser."""

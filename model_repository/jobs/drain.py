@@ -49,6 +49,11 @@ def running(server: int | None) -> Path:
     return found[0]
 
 
+def process_of(path: Path) -> Path:
+    """The folder of the server's process, which is there as long as it runs."""
+    return Path("/proc") / path.name.split("-")[1]
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
     parser = argparse.ArgumentParser(prog="drain.py", description=__doc__.partition("\n")[0])
@@ -60,10 +65,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except LookupError as error:
         print(f"drain: {error}", file=sys.stderr)
         return 2
-    process = Path("/proc") / path.name.split("-")[1]
     table = JobTable.open(path)
     try:
-        if drained(table, process.exists, options.timeout):
+        if drained(table, process_of(path).exists, options.timeout):
             return 0
         print(f"drain: {len(table.list())} requests were in flight after {options.timeout:g} s", file=sys.stderr)
         return 1

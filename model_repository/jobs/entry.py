@@ -85,6 +85,16 @@ class Health:
     latent_us: float
 
 
+@dataclass(frozen=True)
+class Member:
+    """A process of the server: stage or graph, its id, its start in the kernel's ticks, last beat (monotonic, ns)."""
+
+    name: str
+    pid: int
+    started: int
+    beat_ns: int
+
+
 def lease_ms(step_ms: float) -> int:
     """How long a stage may be silent about a job, given the time of a step (0: not measured yet)."""
     return _FIRST_LEASE_MS if step_ms <= 0 else int(_SHORTEST_LEASE_MS + _LEASE_STEPS * step_ms)

@@ -19,7 +19,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-SUFFIX = ".jobs"
+SUFFIX, POST_SUFFIX = ".jobs", ".post"
+"""Of the file, and of the socket beside it (see `jobs.post`)."""
 _SHARED_MEMORY = Path("/dev/shm")
 
 
@@ -29,12 +30,18 @@ def server_path(server: int | None = None) -> Path:
     The process's start time is part of the name: ids come again, and containers may share /dev/shm.
     """
     pid = os.getppid() if server is None else server
-    try:
-        started = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    except OSError:
-        started = "0"
+    ticks = started(pid) or 0
     folder = _SHARED_MEMORY if os.access(_SHARED_MEMORY, os.W_OK) else Path(tempfile.gettempdir())
-    return folder / f"dressform-{pid}-{started}{SUFFIX}"
+    return folder / f"dressform-{pid}-{ticks}{SUFFIX}"
+
+
+def started(pid: int) -> int | None:
+    """When the process began, in the kernel's ticks; None if there is none with this id, or it has died."""
+    try:
+        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if state in "ZX" else int(fields[18])
 
 
 def servers(folder: Path = _SHARED_MEMORY) -> list[Path]:
@@ -59,6 +66,7 @@ def _remove_if_left(fd: int, path: Path) -> None:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if _names(path, fd):
             path.unlink()
+            path.with_suffix(POST_SUFFIX).unlink(missing_ok=True)
 
 
 def _names(path: Path, fd: int) -> bool:

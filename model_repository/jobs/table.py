@@ -27,16 +27,17 @@ as failed; the lease is `lease_ms` of the step time, so that it outlasts the enc
 from __future__ import annotations
 
 import hashlib
+import os
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from dressform_contract import MIN_WATCHABLE_ID
-from jobs.entry import ENDED, STATES, Entry, Health, IdInUse, Progress, Slot, State, TableFull, lease_ms
+from jobs.entry import ENDED, STATES, Entry, Health, IdInUse, Member, Progress, Slot, State, TableFull, lease_ms
 from jobs.records import CHECKSUM, Records, checked, summed
-from jobs.shared_file import SharedFile, remove_left_over, server_path
+from jobs.shared_file import SharedFile, remove_left_over, server_path, started
 
 SLOTS = 256
 PREVIEW_BYTES = 2**15 - 32
@@ -45,18 +46,20 @@ PREVIEW_MEDIA = "image/jpeg"
 READABLE_MS = 30_000
 """How long the last state of a job can be read, in milliseconds, unless its slot is needed before."""
 
-# The file: a header (magic, cursor, claims, stopping, health), the slots, the previews. A slot: its owner (generation,
-# digest of the id, beginning of the id, task, rows, time of the claim), the generation that was cancelled, and its
-# progress.
+# The file: a header (magic, cursor, claims, stopping, busy, health), the roll, the slots, the previews. A slot: its
+# owner (generation, digest of the id, beginning of the id, task, rows, time of the claim), the generation that was
+# cancelled, and its progress.
 _HEALTH = struct.Struct("@qqqdqd")  # 0, time written, work, step time, jobs, least time for a latent
 _OWNER = struct.Struct("@q16s8s8sqq")
 _PROGRESS = struct.Struct("@qqqqqqqq")  # generation, time written, time it expires, step, total, position, eta, state
 _PREVIEW = struct.Struct("@qqq")  # generation, time written, length; the picture follows the checksum
-_HEADER, _HEALTH_AT, _SLOT, _PREVIEW_SLOT = 256, 64, 256, 2**15
+_MEMBER = struct.Struct("@24sqqq")  # name, process id, when the process started (kernel's ticks), last beat
+_ROLL_AT, _MEMBERS = 256, 32
+_HEADER, _HEALTH_AT, _SLOT, _PREVIEW_SLOT = _ROLL_AT + _MEMBERS * _MEMBER.size, 64, 256, 2**15
 _MARK = _OWNER.size + CHECKSUM.size
 _PROGRESS_AT = _MARK + 8
-_MAGIC_WORD, _CURSOR_WORD, _CLAIMS_WORD, _STOPPING_WORD = 0, 1, 2, 3
-_MAGIC = int.from_bytes(b"DRESSJ01", "little")
+_MAGIC_WORD, _CURSOR_WORD, _CLAIMS_WORD, _STOPPING_WORD, _BUSY_WORD = 0, 1, 2, 3, 4
+_MAGIC = int.from_bytes(b"DRESSJ02", "little")
 _ANONYMOUS = bytes(16)
 
 
@@ -247,6 +250,7 @@ class JobTable:
         last = self.health()
         if last is not None:
             step_ms, latent_us = step_ms or last.step_ms, latent_us or last.latent_us
+        self.busy(jobs > 0)
         self._health.write(_HEALTH_AT, 0, self._clock(), int(work_ms), float(step_ms), jobs, float(latent_us))
         return lease_ms(step_ms)
 
@@ -254,6 +258,47 @@ class JobTable:
         """What ``denoise`` said last, or None."""
         record = self._health.read(_HEALTH_AT)
         return None if record is None else Health(*record[1:])
+
+    def busy(self, work: bool) -> None:
+        """Say that ``denoise`` is at a round, or (False) that it has no work."""
+        self._words[_BUSY_WORD] = self._clock() if work else 0
+
+    @property
+    def busy_ns(self) -> int:
+        """When ``denoise`` last got on with its work (monotonic, ns); 0: it has none."""
+        return self._words[_BUSY_WORD]
+
+    # The roll: the processes of the server. Each writes its own beat.
+
+    def enrol(self, name: str) -> int:
+        """A place on the roll for this process, which is stage or graph ``name``.
+
+        Raises:
+            OSError: if there is none left.
+        """
+        with self._file.turn():
+            for number in range(_MEMBERS):
+                at = _ROLL_AT + number * _MEMBER.size
+                if not self._words[(at + 24) >> 3]:
+                    pid = os.getpid()
+                    member = _MEMBER.pack(name.encode()[:24], pid, started(pid) or 0, self._clock())
+                    self._memory[at : at + _MEMBER.size] = member
+                    return number
+        raise OSError(f"the roll of {self._file.path} is full")
+
+    def beat_of(self, number: int) -> None:
+        """The process at place ``number`` lives."""
+        self._words[(_ROLL_AT + (number + 1) * _MEMBER.size - 8) >> 3] = self._clock()
+
+    def leave(self, number: int) -> None:
+        """The process at place ``number`` ends as it should."""
+        self._words[(_ROLL_AT + number * _MEMBER.size + 24) >> 3] = 0
+
+    def roll(self) -> Sequence[Member]:
+        """The processes of the server."""
+        places = (_ROLL_AT + number * _MEMBER.size for number in range(_MEMBERS))
+        members = [_MEMBER.unpack_from(self._memory, at) for at in places]
+        return [Member(_text(name), pid, ticks, beat) for name, pid, ticks, beat in members if pid]
 
     def lease(self) -> int:
         """The lease that fits this server, in ms."""

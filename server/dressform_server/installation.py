@@ -21,6 +21,9 @@ BACKENDS = Path(__file__).parent / "backends"
 STAGE_MODULES = ("numpy", "PIL", "tokenizers")
 """What the stages import. A backend imports the package of its name too."""
 
+TRACE_MODULES = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
+"""What the stage ``jobs`` imports to send traces."""
+
 
 def backends() -> frozenset[str]:
     """Triton backends that the embedded server has."""
@@ -36,8 +39,8 @@ class Installation:
     libpython: Path
 
     @classmethod
-    def find(cls, backend: str = "onnxruntime") -> Installation:
-        """The installation in this Python environment, for leaves of ``backend``.
+    def find(cls, backend: str = "onnxruntime", tracing: bool = False) -> Installation:
+        """The installation in this Python environment, for leaves of ``backend``, and for traces where they are sent.
 
         Raises:
             UnsupportedPlatform: not Linux on x86_64, or nvidia-pytriton is not installed.
@@ -55,7 +58,9 @@ class Installation:
             if not part.is_file():
                 raise InstallationError(f"{part} is missing: this Triton has no support for Python {_version()}")
         extra = "serve" if backend == "onnxruntime" else f"serve,{backend}"
-        missing = [name for name in (*STAGE_MODULES, backend) if importlib.util.find_spec(name) is None]
+        extra += ",trace" if tracing else ""
+        modules = (*STAGE_MODULES, backend, *(TRACE_MODULES if tracing else ()))
+        missing = [name for name in modules if not _importable(name)]
         if missing:
             raise InstallationError(f"cannot import {', '.join(missing)}: pip install 'dressform[{extra}]'")
         return found
@@ -113,6 +118,13 @@ def _write_virtual_environment(folder: Path) -> None:
         *_package_folders(),
     ]
     (packages / "dressform.pth").write_text("\n".join(lines) + "\n")
+
+
+def _importable(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:  # the package that it is in
+        return False
 
 
 def _version() -> str:

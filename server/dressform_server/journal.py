@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import IO
 
+from dressform_server.lines import TRITON_LINE, TRITONS, Shape, as_it_comes
+
 Echo = Callable[[str], None]
 
-_TRITON_LINE = re.compile(r"(?P<level>[IWEF])\d{4} \d\d:\d\d:\d\d\.\d+ \d+ (?P<where>[^\]]+)\] (?P<text>.*)")
 _LOADED = re.compile(r"successfully loaded '([^']+)'")
 _FAILED = re.compile(r"failed to load '(?P<model>[^']+)' version \d+: (?P<status>[^:]+): (?P<reason>.*)", re.DOTALL)
 _PORT_LOST = re.compile(r"already in use|Only one usage of each socket address")
@@ -25,15 +26,17 @@ _KEPT_LINES = 400
 class Journal:
     """Follows the lines of one Triton in a thread of its own.
 
-    Every line goes to ``file`` if there is one; ``echo`` gets warnings and errors, or every line if ``verbose``.
+    Every line goes to ``file`` if there is one; ``echo`` gets warnings and errors, or every line if ``verbose``; either
+    as ``shape`` has it.
     Errors while models load are held back until `release`: if Triton ends instead, `reason` tells them better.
     """
 
-    def __init__(self, file: Path | None, echo: Echo | None, verbose: bool) -> None:
+    def __init__(self, file: Path | None, echo: Echo | None, verbose: bool, shape: Shape = as_it_comes) -> None:
         """A journal that follows nothing yet."""
         self._file = file
         self._echo = echo
         self._verbose = verbose
+        self._shape = shape
         self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
         self._loaded: set[str] = set()
         self._held: list[str] | None = []
@@ -75,7 +78,7 @@ class Journal:
             for line in stream:
                 self._take(line.rstrip("\n"))
                 if out is not None:
-                    out.write(line)
+                    out.write(self._shape(line.rstrip("\n"), TRITONS) + "\n")
                     out.flush()
         finally:
             stream.close()
@@ -96,12 +99,12 @@ class Journal:
 
     def _show(self, line: str) -> None:
         if self._echo is not None:
-            self._echo(line)
+            self._echo(self._shape(line, TRITONS))
 
 
 def is_notable(line: str) -> bool:
     """Whether a person should see ``line`` though they did not ask for the log: a warning or an error."""
-    match = _TRITON_LINE.match(line)
+    match = TRITON_LINE.match(line)
     return match is not None and match["level"] != "I" and not _HARMLESS.search(line)
 
 
@@ -111,7 +114,7 @@ def reason_in(lines: Iterable[str]) -> str:
     failed = _failures(lines)
     if failed:
         return "\n".join(f"model {model}: {reason}" for model, reason in failed.items())
-    matches = [match for line in lines if is_notable(line) and (match := _TRITON_LINE.match(line))]
+    matches = [match for line in lines if is_notable(line) and (match := TRITON_LINE.match(line))]
     errors = [match["text"] for match in matches if match["level"] in "EF"]
     errors += [line for line in lines if line.startswith("error:")]
     return "\n".join(errors[-5:] or lines[-15:]) or "its log is empty"

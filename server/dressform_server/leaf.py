@@ -6,8 +6,10 @@ A backend's ``model.py`` derives from `LeafModel` and says how a graph is loaded
 from __future__ import annotations
 
 import json
+import sys
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,7 @@ class LeafModel:
         except Exception as error:  # the engines' exceptions share no base class
             raise pb_utils.TritonModelException(f"{file}: {error}") from error
         self._batched = config["max_batch_size"] > 0
+        self._sign_of_life = _enrolled(Path(args["model_repository"]))
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer ``requests``: one call of the graph for all that fit together."""
@@ -61,6 +64,7 @@ class LeafModel:
 
     def finalize(self) -> None:
         """Free the graph."""
+        self._sign_of_life.close()
         del self._call
 
     def _answers(self, inputs: list[batch.Arrays], wanted: list[list[str]]) -> list[Any]:
@@ -75,3 +79,17 @@ class LeafModel:
             pb_utils.InferenceResponse([pb_utils.Tensor(name, part[name]) for name in names])
             for part, names in zip(parts, wanted, strict=True)
         ]
+
+
+def _enrolled(model: Path) -> ExitStack:
+    """The heartbeat of this process on the server's job table, until closed; none in a repository without one."""
+    stack = ExitStack()
+    if (model.parent / "jobs" / "heart.py").is_file():
+        sys.path.insert(0, str(model.parent))
+        from jobs.heart import Heart
+        from jobs.table import JobTable
+
+        table = JobTable.open()
+        stack.callback(table.close)
+        stack.callback(Heart(table, model.name).close)
+    return stack

@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from dressform_server.errors import StartFailed
+from dressform_server.flags import common, variables
 from dressform_server.installation import Installation, backends
 from dressform_server.journal import Journal
 from dressform_server.repository import Repository
@@ -128,9 +129,7 @@ class TritonProcess:
     def _spawn(self, folder: Path) -> subprocess.Popen[str]:
         self._installation.fill(folder)
         threads = self._settings.onnx_threads or usable_cores()
-        environment = self._installation.environment(folder, threads)
-        if self._settings.audit_log is not None:
-            environment["DRESSFORM_AUDIT_LOG"] = str(self._settings.audit_log.absolute())
+        environment = self._installation.environment(folder, threads) | variables(self._settings)
         leash = [sys.executable, "-I", "-S", str(_LEASH), str(os.getpid())]
         return subprocess.Popen(
             leash + self._command(folder / "backends"),
@@ -148,23 +147,14 @@ class TritonProcess:
         settings = self._settings
         command = [
             str(self._installation.binary),
-            f"--model-repository={self.repository.path}",
+            *common(settings, self.repository.path, self._ports),
             f"--backend-directory={backend_directory}",
             f"--cache-directory={self._installation.caches}",
-            "--model-control-mode=none",
-            "--disable-auto-complete-config",
-            "--strict-readiness=true",
-            "--exit-on-error=true",
-            f"--exit-timeout-secs={settings.exit_timeout}",
         ]
-        for name, port in self._ports.items():
-            command += [f"--{name}-address={settings.host}", f"--{name}-port={port}"]
         for backend in ("python", *sorted(backends())):
             command.append(f"--backend-config={backend},shm-region-prefix-name={self._shared_memory_prefix}")
         if not _NVIDIA_DRIVER.exists():
             command += ["--allow-gpu-metrics=false", "--pinned-memory-pool-byte-size=0"]
-        if settings.engine is not None:
-            command.append(f"--model-config-name={settings.engine}")
         return [*command, *settings.triton_options]
 
     def _signal_group(self, number: signal.Signals) -> None:

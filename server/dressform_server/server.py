@@ -14,6 +14,7 @@ from dressform_server.drain import drain
 from dressform_server.errors import StartFailed, UnsupportedPlatform
 from dressform_server.installation import Installation, backends
 from dressform_server.journal import Echo, Journal
+from dressform_server.lines import FORMATS, OURS
 from dressform_server.ports import chosen_ports
 from dressform_server.process import TritonProcess
 from dressform_server.repository import Repository
@@ -47,6 +48,7 @@ class Server:
     def __init__(self, repository: Path, *, echo: Echo | None = None, verbose: bool = False, **options: Any) -> None:
         """A server of ``repository``, not started yet."""
         self.settings = Settings(Path(repository), **options)
+        self._shape = FORMATS[self.settings.log_format]
         self._echo = echo
         self._verbose = verbose
         self._ports = self.settings.ports
@@ -71,7 +73,7 @@ class Server:
     @property
     def grpc_url(self) -> str:
         """Address of the gRPC endpoint."""
-        return f"grpc://{self._address('grpc')}"
+        return f"{'grpcs' if self.settings.tls_certificate else 'grpc'}://{self._address('grpc')}"
 
     @property
     def metrics_url(self) -> str:
@@ -88,6 +90,18 @@ class Server:
         """How many models are loaded, and how many there are."""
         return (self._run.journal.loaded, len(self._run.repository.models)) if self._run is not None else (0, 0)
 
+    def restart(self) -> None:
+        """End Triton at once, with what it has in flight, and start it anew on the same ports.
+
+        Raises:
+            ServerError: as `start` does.
+        """
+        self.kill()
+        if self._run is not None:
+            self._run.wait()
+        self._run = None
+        self._start(self._ports)
+
     def start(self) -> None:
         """Check everything that can be checked, and start Triton. Returns before the models are loaded.
 
@@ -96,18 +110,21 @@ class Server:
         """
         if self._run is not None:
             raise StartFailed("this server was started already")
+        self._start(self.settings.ports)
+
+    def _start(self, ports: dict[str, int]) -> None:
         settings = self.settings
         repository = Repository.read(settings.repository)
         instead = f"NVIDIA's container does:\n{docker_run(settings)}"
         backend = repository.backend(settings.engine, backends(), instead)
         try:
-            installation = Installation.find(backend)
+            installation = Installation.find(backend, tracing=settings.otlp_endpoint is not None)
         except UnsupportedPlatform as error:
             raise UnsupportedPlatform(f"{error}. The same repository on Docker:\n{docker_run(settings)}") from error
         if settings.exposed and self._echo is not None:
-            self._echo(_EXPOSED.format(host=settings.host))
-        self._ports = chosen_ports(settings.host, settings.ports)
-        journal = Journal(settings.log, self._echo, self._verbose)
+            self._echo(self._shape(_EXPOSED.format(host=settings.host), OURS))
+        self._ports = chosen_ports(settings.host, ports)
+        journal = Journal(settings.log, self._echo, self._verbose, self._shape)
         self._run = TritonProcess(settings, repository, installation, self._ports, journal)
 
     def wait_ready(self, timeout: float | None = None, progress: Progress | None = None) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import ipaddress
 import math
 import os
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from dressform_server.errors import SettingsError
+from dressform_server.lines import FORMATS
 
 THREADS_VARIABLE = "DRESSFORM_ENGINE_THREADS"
 _CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
@@ -20,10 +22,16 @@ class Settings:
 
     ``repository`` is an exported model repository. Ports are 1 to 65535, or 0 for a free one. ``host`` is the
     address that all three ports bind to. ``log`` is a file that gets every line of Triton's log (appended).
-    ``audit_log`` is a file that gets a line of JSON for each feedback; without it feedback is refused.
+    ``audit_log`` is a file that gets a line of JSON for each request that is over and for each feedback; without it
+    feedback is refused. It is renamed when it would grow beyond ``audit_log_megabytes`` (0: never). ``otlp_endpoint``
+    is the address of an OpenTelemetry receiver (OTLP over HTTP), such as http://127.0.0.1:4318; None: no traces.
+    ``trace_ratio`` is the share of requests, 0 to 1, that are traced where the caller does not say.
     ``engine`` is one that the repository was exported for; None is the first of them. ``exit_timeout`` is how many
     seconds requests in flight get to finish at a stop. ``onnx_threads`` is the number of threads of one call of a
-    graph, whatever the engine; None is every usable core. ``triton_options`` go to Triton's command line as they are.
+    graph, whatever the engine; None is every usable core. ``tls_certificate`` and ``tls_key`` (PEM files)
+    encrypt gRPC; with ``tls_client_ca`` clients must show a certificate that one of its authorities signed.
+    ``log_format`` is text or json (see `lines`). ``admin_key`` opens the administration of the server (see
+    `access`); None refuses it to everybody. ``triton_options`` go to Triton's command line as they are.
     """
 
     repository: Path
@@ -33,9 +41,17 @@ class Settings:
     host: str = "127.0.0.1"
     log: Path | None = None
     audit_log: Path | None = None
+    audit_log_megabytes: int = 100
+    otlp_endpoint: str | None = None
+    trace_ratio: float = 1.0
     engine: str | None = None
     exit_timeout: int = 30
     onnx_threads: int | None = None
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    tls_client_ca: Path | None = None
+    log_format: str = "text"
+    admin_key: str | None = field(default=None, repr=False)
     triton_options: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -52,6 +68,32 @@ class Settings:
             raise SettingsError(f"ONNX threads must be at least 1, not {self.onnx_threads}")
         if self.audit_log is not None and not self.audit_log.absolute().parent.is_dir():
             raise SettingsError(f"audit log: there is no folder {str(self.audit_log.parent)!r}: make it first")
+
+        if self.audit_log_megabytes < 0:
+            raise SettingsError(f"audit log megabytes must be at least 0 (no limit), not {self.audit_log_megabytes}")
+        if self.otlp_endpoint is not None and not re.fullmatch(r"https?://[^/?#]+/?", self.otlp_endpoint):
+            raise SettingsError(f"OTLP endpoint must be http://HOST:PORT, not {self.otlp_endpoint!r}")
+        if self.log_format not in FORMATS:
+            raise SettingsError(f"log format must be one of {', '.join(FORMATS)}, not {self.log_format!r}")
+        self._check_tls()
+        if not 0 <= self.trace_ratio <= 1:
+            raise SettingsError(f"trace ratio must be from 0 to 1, not {self.trace_ratio}")
+
+    def _check_tls(self) -> None:
+        files = {"certificate": self.tls_certificate, "key": self.tls_key, "client CA": self.tls_client_ca}
+        for name, file in files.items():
+            if file is None:
+                continue
+            try:
+                content = file.read_text()
+            except (OSError, UnicodeDecodeError) as error:
+                raise SettingsError(f"TLS {name}: {str(file)!r} cannot be read: {type(error).__name__}") from error
+            if "-----BEGIN " not in content:
+                raise SettingsError(f"TLS {name}: {str(file)!r} is no PEM file")
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise SettingsError("TLS needs both, the certificate and its key")
+        if self.tls_client_ca is not None and self.tls_certificate is None:
+            raise SettingsError("a CA of clients needs TLS: give the certificate and its key")
 
     @property
     def ports(self) -> dict[str, int]:

@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import psutil
 import pytest
 
 
-def launch(repository: Path, *arguments: str) -> subprocess.Popen[bytes]:
-    """``dressform serve`` as a process of its own, on free ports where ``arguments`` name none."""
+def launch(repository: Path, *arguments: str, log: Path | None = None) -> subprocess.Popen[bytes]:
+    """``dressform serve`` as a process of its own, on free ports where ``arguments`` name none; it says in ``log``."""
     command = [sys.executable, "-m", "dressform_server", str(repository)]
     command += ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0", *arguments]
     # A launcher that is killed cannot remove its temporary folder: let it be within the test's.
     environment = {"PYTHONPATH": os.pathsep.join(sys.path), "TMPDIR": str(repository.parent)}
-    return subprocess.Popen(command, env=os.environ | environment)
+    with log.open("wb") if log is not None else nullcontext() as said:
+        launched = subprocess.Popen(command, env=os.environ | environment, stderr=said)
+    atexit.register(launched.kill)  # of a test that failed: Triton goes with its launcher
+    return launched
 
 
-def launched_ready(repository: Path, capfd: pytest.CaptureFixture[str]) -> tuple[subprocess.Popen[bytes], str]:
+def launched_ready(
+    repository: Path, capfd: pytest.CaptureFixture[str], *arguments: str
+) -> tuple[subprocess.Popen[bytes], str]:
     """A launched server that is ready, and the address of its gRPC endpoint."""
-    launched = launch(repository)
+    launched = launch(repository, *arguments)
     shown = ""
     deadline = time.monotonic() + 40
     while time.monotonic() < deadline and launched.poll() is None:
@@ -49,3 +56,10 @@ def gone(processes: list[psutil.Process], within: float) -> bool:
 def segments(launched: subprocess.Popen[bytes]) -> list[Path]:
     """The shared-memory segments of a launched server."""
     return list(Path("/dev/shm").glob(f"dressform_{launched.pid}_*"))
+
+
+def stub_of(launched: subprocess.Popen[bytes], stage: str) -> psutil.Process:
+    """The process of a stage or graph: Triton names it in the stub's arguments."""
+    family = psutil.Process(launched.pid).children(recursive=True)
+    (found,) = [process for process in family if any(f"/{stage}/" in word for word in process.cmdline()[1:])]
+    return found

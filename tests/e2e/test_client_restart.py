@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ from PIL import Image
 
 from dressform import AsyncClient, Client, Retry
 from dressform_server import Server
-from e2e.test_jobs_and_watch import Window, wait_until
+from e2e.test_jobs_and_watch import Window
+from e2e.waiting import wait_until
 
 PATIENT = Retry(retries=100, seconds=300, longest=2)
 
@@ -58,3 +60,19 @@ def test_a_restart_loses_nothing(
     assert len(set.union(*alike.values())) == 6
     ids = [finished.result.request_id for run in made for finished in run]
     assert sum("-retry" in request_id for request_id in ids) >= 8
+
+
+def test_connections_that_end_by_their_age_lose_nothing(
+    tiny_tryon_repository: Path, photo: Image.Image, mask: Image.Image
+) -> None:
+    """As Kubernetes' servers end them, so that clients find new servers; there after minutes."""
+    age = ("--grpc-max-connection-age=500", "--grpc-max-connection-age-grace=60000")
+    server = Server(tiny_tryon_repository, http_port=0, grpc_port=0, metrics_port=0, triton_options=age)
+    with server, Client(server.grpc_url, retries=0) as client:
+        server.wait_ready(180)
+        began = time.monotonic()
+        while time.monotonic() < began + 4:  # several ages
+            handle = client.submit_inpaint(photo, mask, "a coat", num_inference_steps=100, num_images=2)
+            news = [one.state for one in handle.progress()]
+            assert news[-1] == "done"
+            assert handle.result().images

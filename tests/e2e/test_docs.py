@@ -61,7 +61,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_every_page_is_known() -> None:
-    assert {page.stem for page in DOCS.glob("*.md")} == SAYS.keys() == MAKES.keys()
+    examples = {page.stem for page in DOCS.glob("*.md") if BLOCK.search(page.read_text())}
+    assert examples == SAYS.keys() == MAKES.keys()
 
 
 @pytest.mark.parametrize("page", SAYS)

@@ -233,7 +233,7 @@ def test_a_killed_launcher_takes_triton_along(repository: Path, capfd: pytest.Ca
 
 
 def test_a_killed_triton_leaves_nothing_and_is_noticed(repository: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    launched, _ = launched_ready(repository, capfd)
+    launched, _ = launched_ready(repository, capfd, "--no-supervise")
     family = psutil.Process(launched.pid).children(recursive=True)
     next(process for process in family if process.name() == "tritonserver").kill()
     assert launched.wait(10) == 1

@@ -16,7 +16,7 @@ def test_no_shared_file_survives_the_server(tiny_tryon_repository: Path, tmp_pat
     with server:
         server.wait_ready(120)
         pattern = f"dressform-{server.pid}-*"
-        assert {path.suffix for path in Path("/dev/shm").glob(pattern)} == {".jobs", ".handover"}
+        assert {path.suffix for path in Path("/dev/shm").glob(pattern)} == {".jobs", ".post", ".handover"}
         if how == "kill":
             server.kill()
             deadline = time.monotonic() + 10

@@ -124,8 +124,8 @@ class FakeMeter:
     def count(self, name: str, amount: float = 1, **labels: str) -> None:
         self.counts[name + "".join(f" {k}={v}" for k, v in labels.items())] += int(amount)
 
-    def observe(self, name: str, value: float) -> None:
-        self.counts[name] += 1
+    def observe(self, name: str, value: float, **labels: str) -> None:
+        self.counts[name + "".join(f" {k}={v}" for k, v in labels.items())] += 1
 
     def level(self, name: str, value: float, **labels: str) -> None:
         self.levels[name + "".join(f" {k}={v}" for k, v in labels.items())] = value

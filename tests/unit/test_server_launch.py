@@ -53,11 +53,26 @@ def repository(tmp_path: Path) -> Path:
         ({"http_port": 8001}, "ports must differ, not be 8001, 8001, 8002"),
         ({"exit_timeout": -1}, "exit timeout .* not -1"),
         ({"onnx_threads": 0}, "ONNX threads must be at least 1, not 0"),
+        ({"log_format": "xml"}, "log format must be one of text, json, not 'xml'"),
+        ({"tls_certificate": Path("missing.pem")}, "TLS certificate: 'missing.pem' cannot be read: FileNotFoundError"),
+        ({"tls_key": Path(__file__)}, "TLS key: .* is no PEM file"),
     ],
 )
 def test_options_out_of_range_are_refused(options: dict[str, Any], sentence: str) -> None:
     with pytest.raises(SettingsError, match=sentence):
         Server(Path("anywhere"), **options)
+
+
+@pytest.mark.parametrize(("host", "warned"), [("127.0.0.1", False), ("0.0.0.0", True)])
+def test_a_server_that_others_can_reach_says_what_that_means(repository: Path, host: str, warned: bool) -> None:
+    said: list[str] = []
+    with socket.socket() as taken:
+        taken.bind((host, 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(PortTaken):  # after the warning, before Triton
+            Server(repository, host=host, grpc_port=port, echo=said.append).start()
+    assert any("known security holes" in line for line in said) is warned
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from denoise.window import TableWindow
+from dressform_contract import Fault
 from jobs.entry import Progress
+from jobs.post import Mailbox, Post
 from jobs.table import JobTable
 from unit.denoise_fakes import make_job
 
@@ -24,8 +26,17 @@ def table(tmp_path: Path) -> Iterator[JobTable]:
 
 
 @pytest.fixture
-def window(table: JobTable) -> TableWindow:
-    return TableWindow(table, np.zeros((4, 3), np.float32), "epsilon")
+def mailbox(tmp_path: Path) -> Iterator[Mailbox]:
+    opened = Mailbox(tmp_path / "table.post")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def window(table: JobTable, mailbox: Mailbox, tmp_path: Path) -> Iterator[TableWindow]:
+    post = Post(pytest.fail, tmp_path / "table.post")
+    yield TableWindow(table, post, np.zeros((4, 3), np.float32), "epsilon")
+    post.close()
 
 
 def test_who_was_claimed_is_expected_until_the_denoiser_has_it(table: JobTable, window: TableWindow) -> None:
@@ -49,3 +60,45 @@ def test_who_is_refused_on_the_way_is_expected_no_more(table: JobTable, window: 
 def test_others_who_are_being_decoded_are_not_expected(table: JobTable, window: TableWindow) -> None:
     table.report(table.claim("a" * 32, LEASE), Progress("decoding", 4, 4), LEASE)
     assert not window.expecting([])
+
+
+@pytest.mark.parametrize(
+    ("code", "outcome"), [("CANCELLED", "cancelled"), ("DEADLINE", "failed"), ("ENGINE", "failed")]
+)
+def test_a_job_that_must_end_is_told_with_its_steps(
+    table: JobTable, window: TableWindow, mailbox: Mailbox, code: str, outcome: str
+) -> None:
+    job = make_job(seed=1)
+    job.slot = table.claim("a" * 32, LEASE)
+    job.admitted_ns, job.first_step_ns, job.finished_ns, job.step, job.step_ends_ns = 1, 2, 9, 2, [4, 8]
+    job.rows_run, job.compute_seconds, job.batch_sizes = 4, 0.5, [1, 3]
+    window.ended(job, Fault(code, "why"))
+    heard = mailbox.messages(5)
+    while len(heard) < 2:
+        heard += mailbox.messages(5)
+    place = [job.slot.number, job.slot.generation]
+    assert heard == [
+        {
+            "slot": place,
+            "steps": 2,
+            "unet_rows": 4,
+            "compute_seconds": 0.5,
+            "batch_sizes": [1, 3],
+            "step_ends_ns": [4, 8],
+            "marks": {"admitted": 1, "first_step": 2, "ended": 9},
+        },
+        {"slot": place, "outcome": outcome, "code": code},
+    ]
+    entry = table.find("a" * 32)
+    assert entry is not None
+    assert entry.progress.state == outcome
+
+
+def test_a_finished_job_is_told_and_stays_in_flight(table: JobTable, window: TableWindow, mailbox: Mailbox) -> None:
+    job = make_job(seed=1)
+    job.slot = table.claim("a" * 32, LEASE)
+    window.ended(job, None)
+    (heard,) = mailbox.messages(5)
+    assert "outcome" not in heard
+    assert set(heard["marks"]) == {"admitted", "finished"}
+    assert [entry.slot for entry in table.list()] == [job.slot]

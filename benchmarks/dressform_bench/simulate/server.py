@@ -75,14 +75,15 @@ class Hollow(Batch):
 
     def __init__(self, jobs: Sequence[Job]) -> None:
         self.jobs = list(jobs)
-        self.rows = sum(job.rows for job in jobs)
+        self.rows_of = [job.rows for job in jobs]
+        self.rows = sum(self.rows_of)
 
     def step(self, unet: UNet) -> None:
         """See `Batch`."""
         rows = _rows(self.rows)
         unet(rows, rows, rows)
-        for job in self.jobs:
-            job.rows_run += job.rows
+        for job, own in zip(self.jobs, self.rows_of):
+            job.rows_run += own
             job.step += 1
             job.batch_sizes.append(len(self.jobs))
 
@@ -124,7 +125,7 @@ class Watcher:
     def count(self, name: str, amount: float = 1, **labels: str) -> None:
         """See `denoise.engine.Meter`."""
 
-    def observe(self, name: str, value: float) -> None:
+    def observe(self, name: str, value: float, **labels: str) -> None:
         """See `denoise.engine.Meter`."""
 
     def level(self, name: str, value: float, **labels: str) -> None:

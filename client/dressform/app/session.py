@@ -135,8 +135,8 @@ class Session:
         """Nobody is there any more: cancel the request under way."""
         running = self.running
         if running is not None and not running.done:
-            running.cancel()
             self.problems["run"] = "The page was closed or out of reach for a while, so the request was cancelled."
+            running.cancel()
 
     @contextmanager
     def telling(self, part: str) -> Iterator[None]:

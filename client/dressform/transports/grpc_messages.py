@@ -16,7 +16,7 @@ from dressform.requests import Request
 from dressform.results import Outputs
 from dressform.transports import CONNECT_SECONDS, TLS, Address, Settings, Tell
 from dressform.transports.tensors import packed, unpacked
-from dressform_contract import Value
+from dressform_contract import ADMIN_HEADER, TRITON_PREFIX, Value
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -47,8 +47,10 @@ def credentials(tls: TLS) -> grpc.ChannelCredentials:
 
 
 def metadata(settings: Settings, headers: Mapping[str, str] | None = None) -> Sequence[tuple[str, str]]:
-    """The headers of a call; gRPC wants their names in lower case."""
-    return list({name.lower(): value for name, value in (*settings.headers.items(), *(headers or {}).items())}.items())
+    """The headers of a call; gRPC wants their names in lower case, and Triton a prefix before that of its key."""
+    given = (*settings.headers.items(), *(headers or {}).items())
+    named = {name.lower(): value for name, value in given}
+    return [(TRITON_PREFIX + name if name == ADMIN_HEADER else name, value) for name, value in named.items()]
 
 
 def compression(settings: Settings) -> grpc.Compression:

@@ -23,6 +23,7 @@ from denoise.schedule import SchedulerConfig
 from denoise.window import TableWindow
 from handover import parcel
 from jobs.entry import Slot
+from jobs.heart import Heart
 from jobs.table import JobTable
 from metrics import DENOISE, Recorder
 
@@ -41,23 +42,27 @@ class TritonPythonModel:
         self.table = JobTable.open()
         colours = np.array(manifest["latent_to_rgb"], np.float32)
         self.meter = Recorder(*DENOISE)
+        self.post = wire.posted()
         self.engine = Engine(
             UNetLeaf(),
             manifest["vae"]["factor"],
             int(settings["max_rows"]),
-            TableWindow(self.table, colours, self.schedule.prediction_type),
+            TableWindow(self.table, self.post, colours, self.schedule.prediction_type),
             self.meter,
             one_batch_at_a_time=settings["batching"] == "request",
         )
         self.table.beat(0, 0, 0)
+        self.heart = Heart(self.table, "denoise")
 
     def execute(self, requests):
         """Admit → rounds (drop, gather, choose, step) → reply."""
+        self.table.busy(True)
         arrived = {request.correlation_id(): request for request in requests}
         new = {key: request for key, request in arrived.items() if key not in self.engine.jobs}
         refused = {key: fault for key, request in new.items() if (fault := self.admitted(key, request)) is not None}
         go_on = self.engine.round if refused else self.engine.run  # who is refused hears it at once
         ended = refused | go_on([key for key in arrived if key not in refused])
+        self.table.busy(bool(self.engine.jobs))
         return [reply(request, ended.get(key)) for key, request in arrived.items()]
 
     def admitted(self, key, request):
@@ -67,8 +72,7 @@ class TritonPythonModel:
             options, arrays = parcel.take(self.folder, slot)
             job = admit(JobOptions.from_json(options), self.schedule, self.scaling_factor, **arrays)
         except Exception as error:
-            self.table.free(slot, "failed")
-            return wire.internal(error)
+            return wire.ended(self.table, self.post, slot, wire.internal(error))
         job.slot = slot
         self.engine.admit(key, job)
         return None
@@ -76,6 +80,8 @@ class TritonPythonModel:
     def finalize(self):
         """Leave the job table."""
         self.meter.close()
+        self.post.close()
+        self.heart.close()
         self.table.close()
 
 

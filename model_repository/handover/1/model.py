@@ -11,6 +11,7 @@ import shutil
 import wire
 from handover import parcel
 from jobs.entry import Slot
+from jobs.heart import Heart
 from jobs.table import JobTable
 
 
@@ -20,6 +21,8 @@ class TritonPythonModel:
     def initialize(self, args):
         """Open the job table and the folder."""
         self.table = JobTable.open()
+        self.heart = Heart(self.table, "handover")
+        self.post = wire.posted()
         self.folder = parcel.open_counter()
 
     def execute(self, requests):
@@ -31,18 +34,19 @@ class TritonPythonModel:
         slot = Slot.of(wire.array(request, "slot"))
         try:
             if self.table.cancelled(slot):
-                self.table.free(slot, "cancelled")
-                return wire.refuse(wire.Fault("CANCELLED", "the request was cancelled before its first step"))
+                fault = wire.Fault("CANCELLED", "the request was cancelled before its first step")
+                return wire.refuse(wire.ended(self.table, self.post, slot, fault))
             arrays = {name: wire.optional_array(request, name) for name in ("hidden_states", "moments", "latent_mask")}
             present = {name: array for name, array in arrays.items() if array is not None}
             parcel.put(self.folder, slot, json.loads(wire.array(request, "options")[0]), present)
             self.table.renew(slot, self.table.lease())
             return wire.answer({"parcel": wire.array(request, "slot")})
         except Exception as error:
-            self.table.free(slot, "failed")
-            return wire.refuse(wire.internal(error))
+            return wire.refuse(wire.ended(self.table, self.post, slot, wire.internal(error)))
 
     def finalize(self):
         """Leave; nothing stays behind."""
         shutil.rmtree(self.folder, ignore_errors=True)
+        self.post.close()
+        self.heart.close()
         self.table.close()

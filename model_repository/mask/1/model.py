@@ -12,8 +12,10 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # the repository's root: sta
 import numpy as np
 
 import wire
+from jobs.heart import Heart
+from jobs.table import JobTable
 from mask.automatic import AutomaticMasks
-from metrics import Recorder
+from metrics import REFUSED, Recorder
 from postprocess.encoding import encoded
 from preprocess.masks import adjusted
 from preprocess.pictures import decode, decoded
@@ -26,7 +28,10 @@ class TritonPythonModel:
     def initialize(self, args):
         """Read what the manifest says of the parser."""
         self.automatic = AutomaticMasks.from_manifest(wire.manifest()["parser"], wire.parse)
-        self.meter = Recorder("dressform_requests_refused_total")
+        self.meter = Recorder(REFUSED)
+        self.table = JobTable.open()
+        self.heart = Heart(self.table, "mask")
+        self.post = wire.posted()
 
     def execute(self, requests):
         """Each request on its own."""
@@ -35,8 +40,11 @@ class TritonPythonModel:
     def answered(self, request):
         """The mask, or a coded error."""
         started = time.monotonic_ns()
+        facts = {"task": "mask", "id": request.request_id()}
         try:
+            facts |= wire.caller(request)
             options = validated(wire.own_parameters(request), "mask")
+            facts["category"] = options["category"]
             picture = decoded("person", wire.blob(request, "person"), decode)
             made = self.automatic.made(picture.pixels, options["category"])
             mask = adjusted(made.pixels, invert=options["mask_invert"], grow=options["mask_grow"])
@@ -46,15 +54,24 @@ class TritonPythonModel:
             check_deadline(milliseconds, options["deadline_ms"])
         except Exception as error:
             fault = wire.fault_of(error)
-            self.meter.count("dressform_requests_refused_total", reason=fault.code.lower())
+            self.meter.count(REFUSED, reason=fault.code.lower())
+            self.tell(facts, started, outcome=wire.refusal(fault), code=fault.code)
             return wire.refuse(fault)
+        self.tell(facts, started, outcome="done", category=made.category)
         height, width = picture.size
         info = {"height": height, "width": width, "milliseconds": {"total": round(milliseconds, 3)}, **made.story}
         return wire.answer(outputs | {"info": wire.text(info)})
 
+    def tell(self, facts, started, **news):
+        """Tell all there is to know about a request."""
+        self.post.tell(None, **(facts | news), marks={"started": started, "ended": time.monotonic_ns()})
+
     def finalize(self):
-        """Record what was counted."""
+        """Record what was counted, leave the job table."""
         self.meter.close()
+        self.post.close()
+        self.heart.close()
+        self.table.close()
 
 
 def check_deadline(milliseconds, deadline):

@@ -16,6 +16,7 @@ import numpy as np
 
 import wire
 from jobs.entry import Slot
+from jobs.heart import Heart
 from jobs.table import JobTable
 from postprocess.compositing import composite, opacity
 from postprocess.encoding import encoded, encoded_mask
@@ -29,6 +30,8 @@ class TritonPythonModel:
     def initialize(self, args):
         """Open the job table."""
         self.table = JobTable.open()
+        self.heart = Heart(self.table, "postprocess")
+        self.post = wire.posted()
 
     def execute(self, requests):
         """Each request on its own."""
@@ -36,27 +39,29 @@ class TritonPythonModel:
 
     def answered(self, request):
         """The outputs that were asked for, or the coded error; the request's slot is free afterwards."""
+        started = time.monotonic_ns()
         slot = Slot.of(wire.array(request, "slot"))
         if self.table.cancelled(slot):
-            self.table.free(slot, "cancelled")
-            return wire.refuse(wire.Fault("CANCELLED", "the request was cancelled after its last step"))
+            fault = wire.Fault("CANCELLED", "the request was cancelled after its last step")
+            return wire.refuse(wire.ended(self.table, self.post, slot, fault, decoded=started))
         self.table.renew(slot, self.table.lease())
         try:
-            response = wire.answer(outputs(request))
+            response = wire.answer(outputs(request, started))
         except Exception as error:
-            self.table.free(slot, "failed")
-            return wire.refuse(wire.internal(error))
+            return wire.refuse(wire.ended(self.table, self.post, slot, wire.internal(error), decoded=started))
+        self.post.tell(slot, outcome="done", marks={"decoded": started, "ended": time.monotonic_ns()})
         self.table.free(slot, "done")
         return response
 
     def finalize(self):
         """Leave the job table."""
+        self.post.close()
+        self.heart.close()
         self.table.close()
 
 
-def outputs(request) -> dict:
+def outputs(request, started) -> dict:
     """The outputs that were asked for."""
-    started = time.monotonic_ns()
     frame = json.loads(wire.array(request, "frame")[0])
     job = json.loads(wire.array(request, "job")[0])
     scores = wire.optional_array(request, "scores")

@@ -13,12 +13,14 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import triton_python_backend_utils as pb_utils
 
 import wire
 from denoise.step_time import FRESH_SECONDS
 from jobs.entry import IdInUse, TableFull
+from jobs.heart import Heart
 from jobs.table import JobTable
-from metrics import Recorder
+from metrics import REFUSED, Recorder
 from preprocess.preparation import Export, Prepared, RawRequest, checked, prepare, timed, unet_calls, unet_rows
 from preprocess.prompts import PromptTokenizer
 
@@ -43,7 +45,9 @@ class TritonPythonModel:
         self.max_jobs = int(limits["max_jobs"]["string_value"])
         self.max_work_ms = 1000 * int(limits["max_work_seconds"]["string_value"])
         self.table = JobTable.open()
-        self.meter = Recorder("dressform_requests_refused_total")
+        self.heart = Heart(self.table, "preprocess")
+        self.meter = Recorder(REFUSED)
+        self.post = wire.posted()
         self.parsing = ThreadPoolExecutor(PARSING_AT_ONCE, thread_name_prefix="parsing")
 
     def execute(self, requests):
@@ -56,13 +60,18 @@ class TritonPythonModel:
         None where a thread answers later: the parser may take seconds, and nobody else should wait for it.
         """
         started = time.monotonic_ns()
+        facts = {"id": request.request_id(), "task": task_of(request), "marks": {"started": started}}
         try:
+            facts |= wire.caller(request)
             raw = read(request)
             options = checked(raw, self.export)
+            category = options["category"] if raw.task == "tryon" else ""
+            facts |= {"size": f"{options['height']}x{options['width']}", "category": category}
             self.check_deadline(raw.task, options)
             slot = self.claimed(request.request_id(), raw, options)
         except Exception as error:
-            return self.refused(error)
+            return self.refused(error, None, **facts)
+        self.post.tell(slot, **facts)
         if not raw.automatic:
             return self.prepared(raw, options, slot, started)
         send = wire.answer_later(request)
@@ -76,16 +85,21 @@ class TritonPythonModel:
             if self.table.cancelled(slot):
                 raise wire.Refusal("CANCELLED", "the request was cancelled before its first step")
             self.table.renew(slot, self.table.lease())
-            outputs = tensors(timed(prepared, started, time.monotonic_ns()))
+            now = time.monotonic_ns()
+            outputs = tensors(timed(prepared, started, now))
+            known = {"category": made} if (made := prepared.frame["automatic_mask"].get("category")) else {}
+            self.post.tell(slot, marks={"prepared": now}, **known)
             return wire.answer(outputs | {"slot": np.array([slot.number, slot.generation], np.int64)})
         except Exception as error:
             self.table.free(slot, "cancelled" if self.table.cancelled(slot) else "failed")
-            return self.refused(error)
+            return self.refused(error, slot)
 
-    def refused(self, error):
-        """The coded error that ``error`` stands for."""
+    def refused(self, error, slot, marks=None, **facts):
+        """The coded error that ``error`` stands for: the end of the request in ``slot``, or before it had one."""
         fault = wire.fault_of(error)
-        self.meter.count("dressform_requests_refused_total", reason=fault.code.lower())
+        self.meter.count(REFUSED, reason=fault.code.lower())
+        marks = {**(marks or {}), "ended": time.monotonic_ns()}
+        self.post.tell(slot, outcome=wire.refusal(fault), code=fault.code, marks=marks, **facts)
         return wire.refuse(fault)
 
     def check_deadline(self, task, options):
@@ -126,6 +140,8 @@ class TritonPythonModel:
         """Leave the job table."""
         self.parsing.shutdown()
         self.meter.close()
+        self.post.close()
+        self.heart.close()
         self.table.close()
 
 
@@ -144,6 +160,11 @@ def automatic_masks(manifest):
     from mask.automatic import AutomaticMasks  # comes with the parser
 
     return AutomaticMasks.from_manifest(manifest["parser"], wire.parse)
+
+
+def task_of(request) -> str:
+    """The task, by the inputs that came: of a request that may be refused, too."""
+    return "inpaint" if pb_utils.get_input_tensor_by_name(request, "garment") is None else "tryon"
 
 
 def read(request) -> RawRequest:

@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # the repository's root: sta
 import triton_python_backend_utils as pb_utils
 
 import wire
+from jobs.heart import Heart
 from jobs.table import JobTable
 from watch.audience import Audience, AudienceFull
 
@@ -27,6 +28,7 @@ class TritonPythonModel:
     def initialize(self, args):
         """Open the job table, start the thread."""
         self.table = JobTable.open()
+        self.heart = Heart(self.table, "watch")
         self.audience = Audience(self.table, time.monotonic)
         self.arrived = threading.Event()
         self.stopping = False
@@ -63,6 +65,7 @@ class TritonPythonModel:
         self.arrived.set()
         self.thread.join()
         self.audience.close()
+        self.heart.close()
         self.table.close()
 
 

@@ -1,0 +1,379 @@
+"""docker/balancer/edge.cfg: a real haproxy with TLS, API keys and rate limits in front of the real server."""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import json
+import os
+import shutil
+import socket
+import ssl
+import struct
+import subprocess
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from PIL import Image
+from tritonclient.grpc import service_pb2 as pb
+from tritonclient.grpc import service_pb2_grpc
+
+from dressform import TLS, AccessDenied, Cancelled, Client, InvalidRequest, Overloaded, ServerUnavailable
+from dressform_server import Server
+from e2e.tls import certificates
+
+pytestmark = pytest.mark.skipif(shutil.which("haproxy") is None, reason="haproxy is not installed")
+
+BALANCER = Path(__file__).parents[2] / "docker" / "balancer"
+SHOP, BACK_OFFICE = "the shop's key", "the back office's key"
+SERVICE = "/inference.GRPCInferenceService"
+Edge = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Certificates, and the edge's list of keys."""
+    folder = tmp_path_factory.mktemp("edge")
+    certificates(folder)
+    (folder / "edge.pem").write_text((folder / "server.pem").read_text() + (folder / "server.key").read_text())
+    names = {SHOP: "shop", BACK_OFFICE: "back-office"}
+    (folder / "keys").write_text("".join(f"{hashlib.sha256(k.encode()).hexdigest()} {n}\n" for k, n in names.items()))
+    return folder
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+@contextmanager
+def haproxy(files: Path, http: str, grpc: str, **settings: object) -> Iterator[str]:
+    """The address ``127.0.0.1:port`` of an edge before the servers at ``http`` and ``grpc``."""
+    address = f"127.0.0.1:{free_port()}"
+    told = {
+        "EDGE_BIND": address,
+        "EDGE_CERTIFICATE": files / "edge.pem",
+        "EDGE_KEYS": files / "keys",
+        "EDGE_HTTP": http,
+        "EDGE_GRPC": grpc,
+        **settings,
+    }
+    log = files / "haproxy.log"
+    with log.open("a") as lines:
+        process = subprocess.Popen(
+            ["haproxy", "-db", "-f", "edge.cfg"],
+            cwd=BALANCER,
+            env=os.environ | {name: str(value) for name, value in told.items()},
+            stdout=lines,
+            stderr=lines,
+        )
+        try:
+            while process.poll() is None:
+                with socket.socket() as knock:
+                    if knock.connect_ex(("127.0.0.1", int(address.rpartition(":")[2]))) == 0:
+                        break
+                time.sleep(0.05)
+            assert process.poll() is None, log.read_text()
+            yield address
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def netloc(url: str) -> str:
+    return url.partition("://")[2]
+
+
+@pytest.fixture(scope="module")
+def edge(files: Path, server: Server) -> Iterator[str]:
+    with haproxy(files, netloc(server.http_url), netloc(server.grpc_url), EDGE_RATE=1000) as address:
+        yield address
+
+
+def bearer(key: str) -> Mapping[str, str]:
+    return {"authorization": f"Bearer {key}"}
+
+
+@contextmanager
+def client(scheme: str, address: str, files: Path, key: str | None = SHOP, **settings: Any) -> Iterator[Client]:
+    headers = {} if key is None else bearer(key)
+    tls = TLS(ca_file=files / "ca.pem")
+    settings = {"timeout": 60, "retries": 0, "headers": headers} | settings
+    with Client(f"{scheme}://{address}", tls=tls, **settings) as connected:
+        yield connected
+
+
+def fetch(
+    files: Path, address: str, method: str, path: str, headers: Mapping[str, str], body: bytes | None = None
+) -> Any:
+    """Status and JSON of an HTTP answer."""
+    context = ssl.create_default_context(cafile=str(files / "ca.pem"))
+    request = urllib.request.Request(f"https://{address}{path}", body, dict(headers), method=method)
+    try:
+        with urllib.request.urlopen(request, context=context) as answer:
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read()
+
+
+@contextmanager
+def channel(files: Path, address: str) -> Iterator[grpc.Channel]:
+    trusted = grpc.ssl_channel_credentials((files / "ca.pem").read_bytes())
+    with grpc.secure_channel(address, trusted) as opened:
+        yield opened
+
+
+both = pytest.mark.parametrize("scheme", ["grpcs", "https"])
+
+
+@both
+def test_a_key_opens_pictures_watching_and_cancelling(
+    scheme: str,
+    edge: str,
+    files: Path,
+    grpc_client: Client,
+    photo: Image.Image,
+    mask: Image.Image,
+    garment: Image.Image,
+) -> None:
+    expected = grpc_client.tryon(photo, garment, mask=mask, num_inference_steps=4, seed=7)
+    with client(scheme, edge, files) as ours:
+        assert ours.health().ready
+        assert "tryon" in ours.health().tasks
+        assert ours.about() == grpc_client.about()
+        assert ours.tryon(photo, garment, mask=mask, num_inference_steps=4, seed=7).encoded == expected.encoded
+        watched = ours.submit_tryon(photo, garment, mask=mask, num_inference_steps=4, seed=7)
+        steps = [news.step for news in watched.progress()]
+        assert steps[-1] == 4
+        assert watched.result().encoded == expected.encoded
+        long = ours.submit_tryon(photo, garment, mask=mask, num_inference_steps=150, seed=7)
+        next(news for news in long.progress() if news.step)
+        long.cancel()
+        with pytest.raises(Cancelled):
+            long.result()
+
+
+@both
+@pytest.mark.parametrize("key", [None, "a guess", hashlib.sha256(SHOP.encode()).hexdigest()])
+def test_without_a_known_key_nothing_is_told(
+    scheme: str, key: str | None, edge: str, files: Path, photo: Image.Image, mask: Image.Image
+) -> None:
+    with client(scheme, edge, files, key) as ours:
+        with pytest.raises(AccessDenied, match="a known API key is needed"):
+            ours.inpaint(photo, mask, "a coat", num_inference_steps=1)
+        with pytest.raises(AccessDenied, match="a known API key is needed"):
+            ours.about()
+        with pytest.raises(AccessDenied):
+            ours.models()
+        assert isinstance(ours.health().error, AccessDenied)
+
+
+def test_health_alone_needs_no_key(edge: str, files: Path) -> None:
+    assert fetch(files, edge, "GET", "/v2/health/ready", {})[0] == 200
+    assert fetch(files, edge, "GET", "/v2/health/live", {})[0] == 200
+    assert fetch(files, edge, "GET", "/v2", {})[0] == 401
+    with channel(files, edge) as opened:
+        assert service_pb2_grpc.GRPCInferenceServiceStub(opened).ServerReady(pb.ServerReadyRequest()).ready
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/v2/models/unet/infer"),
+        ("POST", "/v2/models/preprocess/infer"),
+        ("POST", "/v2/models/denoise/generate"),
+        ("POST", "/v2/models/tryon/../unet/infer"),
+        ("POST", "/v2/models/tryon%2F..%2Funet/infer"),
+        ("POST", "//v2/models/unet/infer"),
+        ("GET", "/v2/models/unet"),
+        ("GET", "/v2/models/tryon/config"),
+        ("GET", "/v2/models/stats"),
+        ("POST", "/v2/repository/index"),
+        ("POST", "/v2/repository/models/unet/unload"),
+        ("POST", "/v2/systemsharedmemory/region/x/register"),
+        ("GET", "/v2/trace/setting"),
+        ("POST", "/v2/logging"),
+        ("GET", "/metrics"),
+        ("GET", "/"),
+    ],
+)
+def test_other_paths_are_refused(method: str, path: str, edge: str, files: Path) -> None:
+    status, body = fetch(files, edge, method, path, bearer(SHOP), b"{}" if method == "POST" else None)
+    assert status == 403
+    assert "not offered here" in json.loads(body)["error"]
+
+
+@pytest.mark.parametrize(
+    ("method", "question"),
+    [
+        ("RepositoryIndex", pb.RepositoryIndexRequest()),
+        ("RepositoryModelUnload", pb.RepositoryModelUnloadRequest(model_name="unet")),
+        ("ModelStatistics", pb.ModelStatisticsRequest()),
+        ("ModelConfig", pb.ModelConfigRequest(name="tryon")),
+        ("SystemSharedMemoryRegister", pb.SystemSharedMemoryRegisterRequest(name="x", key="/x", byte_size=1)),
+        ("TraceSetting", pb.TraceSettingRequest()),
+        ("LogSettings", pb.LogSettingsRequest()),
+        ("ModelMetadata", pb.ModelMetadataRequest(name="unet")),
+        ("ModelReady", pb.ModelReadyRequest(name="unet")),
+        ("ModelInfer", pb.ModelInferRequest(model_name="unet")),
+    ],
+)
+def test_other_grpc_methods_and_models_are_refused(method: str, question: Any, edge: str, files: Path) -> None:
+    with channel(files, edge) as opened:
+        call = getattr(service_pb2_grpc.GRPCInferenceServiceStub(opened), method)
+        with pytest.raises(grpc.RpcError) as refusal:
+            call(question, metadata=tuple(bearer(SHOP).items()))
+    assert refusal.value.code() == grpc.StatusCode.PERMISSION_DENIED
+    assert "not offered here" in refusal.value.details()
+
+
+PADDING = pb.ModelInferRequest(raw_input_contents=[bytes(300_000)]).SerializeToString()
+JOBS, WATCH, UNET = (pb.ModelInferRequest(model_name=name).SerializeToString() for name in ("jobs", "watch", "unet"))
+LONG_TAG = b"\x8a\x80\x80\x80\x10" + UNET[1:]  # 2³² + 10, of which a reader of 32 bits keeps 10
+DISGUISES = {"twice": UNET, "far behind": PADDING + UNET, "by a long tag": LONG_TAG}
+"""What stands behind a public model's name."""
+
+
+@pytest.mark.parametrize("disguise", DISGUISES)
+@pytest.mark.parametrize("method", ["ModelInfer", "ModelStreamInfer"])
+def test_a_disguised_leaf_is_refused(method: str, disguise: str, edge: str, files: Path, server: Server) -> None:
+    message = (JOBS if method == "ModelInfer" else WATCH) + DISGUISES[disguise]
+
+    def sent(opened: grpc.Channel) -> tuple[grpc.StatusCode, str]:
+        headers = tuple(bearer(SHOP).items())
+        if method == "ModelInfer":
+            with pytest.raises(grpc.RpcError) as refusal:
+                opened.unary_unary(f"{SERVICE}/{method}")(message, metadata=headers)
+            return refusal.value.code(), refusal.value.details()
+        stream = opened.stream_stream(
+            f"{SERVICE}/{method}", response_deserializer=pb.ModelStreamInferResponse.FromString
+        )
+        try:
+            return grpc.StatusCode.OK, next(stream(iter([message]), metadata=headers)).error_message
+        except grpc.RpcError as error:
+            return error.code(), error.details()
+
+    with grpc.insecure_channel(netloc(server.grpc_url)) as direct:
+        status, sentence = sent(direct)
+        assert "unet" in sentence, "the disguise does not reach the leaf without the edge: it proves nothing"
+        assert status != grpc.StatusCode.PERMISSION_DENIED
+    with channel(files, edge) as opened:
+        status, sentence = sent(opened)
+        assert "unet" not in sentence
+        # What hides beyond the first bytes ends the call in mid-upload, which gRPC takes for a cancellation.
+        far = status == grpc.StatusCode.CANCELLED and len(message) > 16_384
+        assert far or status == grpc.StatusCode.PERMISSION_DENIED
+
+
+def test_nothing_paints_on_a_stream(edge: str, files: Path) -> None:
+    with channel(files, edge) as opened:
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(opened)
+        answers = stub.ModelStreamInfer(
+            iter([pb.ModelInferRequest(model_name="tryon")]), metadata=(*bearer(SHOP).items(),)
+        )
+        with pytest.raises(grpc.RpcError) as refusal:
+            next(answers)
+    assert refusal.value.code() == grpc.StatusCode.PERMISSION_DENIED
+
+
+def test_compressed_messages_are_refused(edge: str, files: Path, photo: Image.Image, mask: Image.Image) -> None:
+    for scheme in ("grpcs", "https"):
+        with client(scheme, edge, files, compression="gzip") as ours, pytest.raises(Exception, match="compressed"):
+            ours.inpaint(photo, mask, "a coat", num_inference_steps=1)
+    # The flag in a message's own head, where no header tells of it.
+    framed = files / "framed"
+    framed.write_bytes(struct.pack(">BI", 1, len(JOBS)) + JOBS)
+    curl = ["curl", "-sS", "--http2", "--cacert", files / "ca.pem", "-D", "-", "--data-binary", f"@{framed}"]
+    for header in (f"authorization: Bearer {SHOP}", "content-type: application/grpc", "te: trailers"):
+        curl += ["-H", header]
+    answer = subprocess.run(
+        [*curl, f"https://{edge}{SERVICE}/ModelInfer"],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    assert "grpc-status: 12" in answer
+    assert "content-type: application/grpc" in answer
+
+
+@both
+def test_calls_beyond_the_rate_are_refused(
+    scheme: str, files: Path, server: Server, photo: Image.Image, mask: Image.Image
+) -> None:
+    with haproxy(files, netloc(server.http_url), netloc(server.grpc_url), EDGE_RATE=3) as address:
+
+        def paint(key: str) -> None:
+            with client(scheme, address, files, key) as ours:
+                ours.inpaint(photo, mask, "a coat", num_inference_steps=1, seed=7)
+
+        for _ in range(3):
+            paint(SHOP)
+        with pytest.raises(Overloaded, match="calls of a minute are spent") as refusal:
+            paint(SHOP)
+        assert refusal.value.retry_after == 2.0
+        paint(BACK_OFFICE)
+
+
+@both
+def test_a_large_request_is_refused(
+    scheme: str, files: Path, server: Server, photo: Image.Image, mask: Image.Image
+) -> None:
+    small = haproxy(files, netloc(server.http_url), netloc(server.grpc_url), EDGE_BODY=100_000)
+    with small as address, client(scheme, address, files) as ours:
+        ours.inpaint(photo.resize((40, 40)), mask.resize((40, 40)), "a coat", num_inference_steps=1)
+        noise = Image.effect_noise((700, 700), 90).convert("RGB")
+        with pytest.raises(InvalidRequest, match="larger than this edge takes"):
+            ours.inpaint(noise, mask.resize(noise.size), "a coat", num_inference_steps=1)
+
+
+def test_the_server_learns_the_client_and_not_the_key(files: Path) -> None:
+    class Echo(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = json.dumps({name.lower(): value for name, value in self.headers.items()}).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Echo) as echo:
+        threading.Thread(target=echo.serve_forever, daemon=True).start()
+        with haproxy(files, f"127.0.0.1:{echo.server_port}", "127.0.0.1:1") as address:
+            headers = {**bearer(SHOP), "Dressform-Client": "somebody else", "dressform-route": "an id"}
+            status, body = fetch(files, address, "GET", "/v2", headers)
+            assert status == 200
+            seen = json.loads(body)
+            assert seen["dressform-client"] == "shop"
+            assert seen["dressform-route"] == "an id"
+            assert "authorization" not in seen
+            _, body = fetch(files, address, "GET", "/v2/health/ready", {"dressform-client": "somebody else"})
+            assert "dressform-client" not in json.loads(body)
+        echo.shutdown()
+
+
+@both
+def test_an_absent_server_is_told_as_such(scheme: str, files: Path, photo: Image.Image, mask: Image.Image) -> None:
+    nobody = f"127.0.0.1:{free_port()}"
+    unavailable = pytest.raises(ServerUnavailable, match="the server does not answer")
+    with haproxy(files, nobody, nobody) as address, client(scheme, address, files) as ours, unavailable:
+        ours.inpaint(photo, mask, "a coat", num_inference_steps=1)
+
+
+def test_the_log_names_clients_and_never_keys(edge: str, files: Path) -> None:
+    fetch(files, edge, "GET", "/v2", {**bearer(SHOP), "dressform-route": "an-id-to-be-found"})
+    told: list[dict[str, Any]] = []
+    while not told:  # it is written after the answer
+        lines = (files / "haproxy.log").read_text().splitlines()
+        told = [json.loads(line) for line in lines if "an-id-to-be-found" in line]
+    assert [(line["client"], line["path"], line["status"]) for line in told] == [("shop", "/v2", 200)]
+    assert not any(key in line for line in lines for key in (SHOP, BACK_OFFICE, "Bearer"))

@@ -1,0 +1,117 @@
+"""A stage or graph that dies or hangs under load: the server is started anew on the same ports, and clients go on."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+from PIL import Image
+
+from dressform import Client, DressformError, Retry, ServerUnavailable
+from e2e.launching import launch, stub_of
+
+
+@dataclass
+class Supervised:
+    launched: subprocess.Popen[bytes]
+    address: str
+    shown: Callable[[], str]
+
+
+@pytest.fixture
+def supervised(tiny_tryon_repository: Path, tmp_path: Path) -> Iterator[Supervised]:
+    log = tmp_path / "serve.log"
+    launched = launch(tiny_tryon_repository, log=log)
+    wait_for(lambda: "ready: http" in log.read_text(), log.read_text)
+    (address,) = re.findall(r"ready: .* grpc://(\S+)", log.read_text())
+    yield Supervised(launched, address, log.read_text)
+    launched.send_signal(signal.SIGTERM)
+    launched.wait(60)
+
+
+@pytest.mark.parametrize(
+    ("stage", "number", "reason"),
+    [
+        ("denoise", signal.SIGKILL, "the process of denoise is dead"),
+        ("unet", signal.SIGSTOP, "the process of unet was not heard of for"),
+        pytest.param("unet", signal.SIGKILL, "the process of unet is dead", marks=pytest.mark.slow),
+        pytest.param("preprocess", signal.SIGSTOP, "the process of preprocess was not", marks=pytest.mark.slow),
+        pytest.param("postprocess", signal.SIGKILL, "the process of postprocess is dead", marks=pytest.mark.slow),
+        pytest.param("jobs", signal.SIGKILL, "the process of jobs is dead", marks=pytest.mark.slow),
+        pytest.param("watch", signal.SIGSTOP, "the process of watch was not", marks=pytest.mark.slow),
+    ],
+)
+def test_a_lost_process_costs_seconds(
+    supervised: Supervised, stage: str, number: int, reason: str, photo: Image.Image, mask: Image.Image
+) -> None:
+    patient = Retry(retries=100, seconds=300, longest=1)
+    with Client(f"grpc://{supervised.address}", timeout=300, retries=patient) as client, ThreadPoolExecutor(8) as pool:
+
+        def ask(seed: int) -> list[int] | DressformError:
+            try:
+                return client.inpaint(photo, mask, "a coat", num_inference_steps=20, seed=seed).seeds
+            except DressformError as error:  # one that a dead process had in its hands may end as it says
+                return error
+
+        first = client.inpaint(photo, mask, "a coat", num_inference_steps=2, seed=1)
+        asked = [pool.submit(ask, seed) for seed in range(40)]
+        time.sleep(0.3)
+        stub_of(supervised.launched, stage).send_signal(number)
+        wait_for(lambda: "it is started anew" in supervised.shown(), supervised.shown)
+        wait_for(lambda: supervised.shown().count("ready: http") == 2, supervised.shown)
+        assert reason in supervised.shown()
+        answers = [one.result() for one in asked]
+        again = client.inpaint(photo, mask, "a coat", num_inference_steps=2, seed=1)
+    assert again.image.tobytes() == first.image.tobytes()
+    lost = [answer for answer in answers if isinstance(answer, DressformError)]
+    assert len(lost) < len(answers)
+    assert supervised.launched.poll() is None
+
+
+def test_a_flood_is_no_fault(supervised: Supervised, photo: Image.Image, mask: Image.Image) -> None:
+    flood(supervised, photo, mask, seconds=8)
+
+
+@pytest.mark.slow
+def test_five_minutes_of_flood_are_no_fault(supervised: Supervised, photo: Image.Image, mask: Image.Image) -> None:
+    flood(supervised, photo, mask, seconds=300)
+
+
+def flood(supervised: Supervised, photo: Image.Image, mask: Image.Image, seconds: float) -> None:
+    """Many times what the server can do: 60 users who ask again at once, for the longest of requests."""
+    triton = psutil.Process(supervised.launched.pid).children()[0].pid
+    end = time.monotonic() + seconds
+    with Client(f"grpc://{supervised.address}", timeout=300, retries=0) as client, ThreadPoolExecutor(60) as pool:
+
+        def ask(user: int) -> tuple[int, int]:
+            done = refused = 0
+            while time.monotonic() < end:
+                try:
+                    client.inpaint(photo, mask, "a coat", num_inference_steps=150, num_images=4, deadline_ms=60_000)
+                    done += 1
+                except DressformError as error:
+                    assert not isinstance(error, ServerUnavailable), error
+                    refused += 1
+                    time.sleep(0.1)
+            return done, refused
+
+        counts = list(pool.map(ask, range(60)))
+    assert sum(refused for _, refused in counts) > 60
+    assert sum(done for done, _ in counts) > 0
+    assert psutil.pid_exists(triton)
+    assert "started anew" not in supervised.shown()
+
+
+def wait_for(done: Callable[[], bool], shown: Callable[[], str]) -> None:
+    deadline = time.monotonic() + 60
+    while not done():
+        assert time.monotonic() < deadline, shown()
+        time.sleep(0.1)

@@ -1,0 +1,236 @@
+"""docker/: images linted, the compose file valid and strict, the build's context without what does not belong."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from dressform_server import InstallationError, RepositoryError, Settings, launcher
+from dressform_server.container import IMAGE
+from dressform_server.native import command, main
+
+ROOT = Path(__file__).parents[2]
+DOCKER = ROOT / "docker"
+DOCKERFILES = sorted(DOCKER.glob("Dockerfile.*"))
+COMPOSE = yaml.safe_load((DOCKER / "compose.yaml").read_text())
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+LASTING = [name for name, service in SERVICES.items() if service["restart"] != "no"]
+
+
+def hadolint(dockerfile: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([Path(sys.executable).with_name("hadolint"), dockerfile], capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.name)
+def test_the_linter_finds_nothing(dockerfile: Path) -> None:
+    assert hadolint(dockerfile).stdout == ""
+    assert hadolint(dockerfile).returncode == 0
+
+
+def test_the_linter_would_find_something(tmp_path: Path) -> None:
+    bad = tmp_path / "Dockerfile"
+    bad.write_text("FROM debian\nRUN pip install numpy && cd /tmp\n")
+    assert hadolint(bad).returncode == 1
+
+
+@pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.name)
+def test_images_are_pinned_labelled_and_run_as_nobody(dockerfile: Path) -> None:
+    text = dockerfile.read_text()
+    for image in re.findall(r"^(?:FROM|ARG BASE=)\s*([a-z][\w./-]*[:/][\w.:/-]+)", text, re.MULTILINE):
+        assert re.search(r":\d+\.\d+", image), f"{image} has no version"
+    final = text[text.rindex("FROM ") :] if "tools" not in text else text[text.index("AS tools") :]
+    assert "org.opencontainers.image.title" in final
+    assert re.findall(r"^USER (\S+)", final, re.MULTILINE)[-1] == "10001"
+    assert re.search(r"^HEALTHCHECK ", final, re.MULTILINE)
+    assert re.search(r"^ENTRYPOINT \[", final, re.MULTILINE)
+    assert text.count("\nFROM ") >= 2, "one stage"
+
+
+def test_the_gpu_image_is_the_one_that_the_server_names() -> None:
+    assert re.findall(r"^FROM (\S+)", (DOCKER / "Dockerfile.gpu").read_text(), re.MULTILINE) == [IMAGE, IMAGE]
+
+
+def compose() -> list[str]:
+    """The program that reads compose files."""
+    if shutil.which("docker-compose"):
+        return ["docker-compose"]
+    if shutil.which("docker") and subprocess.run(["docker", "compose", "version"], capture_output=True).returncode == 0:
+        return ["docker", "compose"]
+    pytest.skip("neither docker-compose nor docker compose is installed")
+
+
+@pytest.mark.parametrize("profile", ["cpu", "gpu", "edge", "app", "export", "monitoring", "bench"])
+def test_compose_takes_each_profile(profile: str) -> None:
+    checked = subprocess.run(
+        [*compose(), "-f", DOCKER / "compose.yaml", "--profile", profile, "config"], capture_output=True, text=True
+    )
+    assert checked.returncode == 0, checked.stderr
+    assert "WARN" not in checked.stderr, checked.stderr
+    profiles = {name: service["profiles"] for name, service in yaml.safe_load(checked.stdout)["services"].items()}
+    assert [profile] in profiles.values()
+
+
+def test_compose_would_refuse_a_mistake(tmp_path: Path) -> None:
+    bad = tmp_path / "compose.yaml"
+    bad.write_text((DOCKER / "compose.yaml").read_text().replace("read_only: true", "read_onely: true"))
+    assert subprocess.run([*compose(), "-f", bad, "config"], capture_output=True).returncode != 0
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_services_are_hardened(name: str) -> None:
+    service = SERVICES[name]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert "privileged" not in service
+    if "build" not in service:
+        assert re.search(r":v?\d+\.\d+", service["image"]), "no version"
+    for port in service.get("ports", []):
+        assert name == "edge" or port.startswith("127.0.0.1:"), f"{port} is open to the world"
+    for variable, value in service.get("environment", {}).items():
+        assert not re.search("KEY|PASSWORD|TOKEN", variable) or value.startswith("/run/secrets/"), variable
+
+
+@pytest.mark.parametrize("name", LASTING)
+def test_lasting_services_have_a_health_check(name: str) -> None:
+    service = SERVICES[name]
+    if "healthcheck" not in service:
+        target = service["build"].get("target", "")
+        assert target == ""
+        text = (ROOT / service["build"]["dockerfile"]).read_text()
+        assert "8000/v2/health/ready" in text[text.rindex("HEALTHCHECK") :]
+
+
+@pytest.mark.parametrize("name", ["cpu", "gpu"])
+def test_a_stop_leaves_time_to_finish(name: str) -> None:
+    service = SERVICES[name]
+    timeout = int(service["command"][service["command"].index("--exit-timeout") + 1])
+    assert int(service["stop_grace_period"].removesuffix("s")) > timeout + 15
+    assert service["shm_size"].startswith("${DRESSFORM_SHM:-")
+
+
+@pytest.mark.parametrize(("name", "add"), [("cpu", launcher.add_arguments), ("gpu", launcher.add_shared_arguments)])
+def test_servers_understand_their_commands(name: str, add: Callable[[argparse.ArgumentParser], None]) -> None:
+    parser = argparse.ArgumentParser(exit_on_error=False)
+    add(parser)
+    text = (ROOT / SERVICES[name]["build"]["dockerfile"]).read_text()
+    entry = json.loads(re.findall(r"^ENTRYPOINT (.*)$", text, re.MULTILINE)[-1])
+    assert parser.parse_args([*entry[entry.index("/models") :], *SERVICES[name]["command"]]).host == "0.0.0.0"
+
+
+def test_secrets_are_files_that_git_does_not_see() -> None:
+    used = {secret for service in SERVICES.values() for secret in service.get("secrets", [])}
+    assert used == set(COMPOSE["secrets"])
+    for secret in COMPOSE["secrets"].values():
+        path = DOCKER / secret["file"]
+        assert subprocess.run(["git", "check-ignore", "-q", path], cwd=ROOT).returncode == 0
+
+
+def ignored(path: str, patterns: list[str]) -> bool:
+    """Whether .dockerignore keeps ``path`` out of the context: the last pattern that matches it or a parent decides."""
+    found = False
+    for pattern in patterns:
+        rest = pattern.removeprefix("!").split("**/")
+        words = [re.escape(word).replace(r"\*", "[^/]*") for word in rest]
+        if re.fullmatch("(.*/)?".join(words) + "(/.*)?", path):
+            found = not pattern.startswith("!")
+    return found
+
+
+def test_the_context_holds_what_is_copied_and_no_weights() -> None:
+    lines = (ROOT / ".dockerignore").read_text().splitlines()
+    patterns = [line for line in lines if line and not line.startswith("#")]
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split(
+        "\n"
+    )
+    files = [ROOT / name for name in listed if name and not ignored(name, patterns)]
+    assert not [file for file in files if file.suffix in (".safetensors", ".onnx", ".bin", ".pt")]
+    assert sum(file.stat().st_size for file in files) < 8e6
+    tops = {file.relative_to(ROOT).parts[0] for file in files}
+    copied = {
+        word
+        for dockerfile in DOCKERFILES
+        for line in re.findall(r"^COPY (?!--from)(.*) \S+$", dockerfile.read_text(), re.MULTILINE)
+        for word in line.split()
+    }
+    assert tops == copied
+
+
+@pytest.fixture
+def triton(tmp_path: Path) -> Path:
+    """A folder like NVIDIA's /opt/tritonserver, whose program tells its arguments."""
+    binary = tmp_path / "triton" / "bin" / "tritonserver"
+    binary.parent.mkdir(parents=True)
+    binary.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    binary.chmod(0o755)
+    for backend in ("onnxruntime", "python", "tensorrt"):
+        (tmp_path / "triton" / "backends" / backend).mkdir(parents=True)
+    return tmp_path / "triton"
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    folder = tmp_path / "repository"
+    (folder / "unet").mkdir(parents=True)
+    (folder / "unet" / "config.pbtxt").touch()
+    engines = '{"cuda": {"backend": "onnxruntime"}, "openvino": {"backend": "openvino"}}'
+    (folder / "manifest.json").write_text(f'{{"format": 1, "engine": "cuda", "engines": {engines}}}')
+    return folder
+
+
+def test_the_native_server_is_as_strict_as_the_embedded(triton: Path, repository: Path) -> None:
+    ports = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
+    words = command(Settings(repository, host="127.0.0.1", engine="cuda", exit_timeout=120, **ports), triton)
+    assert words[0] == str(triton / "bin" / "tritonserver")
+    assert {
+        f"--model-repository={repository}",
+        "--model-control-mode=none",
+        "--disable-auto-complete-config",
+        "--strict-readiness=true",
+        "--exit-on-error=true",
+        "--exit-timeout-secs=120",
+        "--http-address=127.0.0.1",
+        "--model-config-name=cuda",
+    } <= set(words)
+
+
+def test_the_native_server_says_what_it_cannot_serve(
+    triton: Path, repository: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(RepositoryError, match="'openvino' needs Triton's backend openvino"):
+        command(Settings(repository, engine="openvino", http_port=0, grpc_port=0, metrics_port=0), triton)
+    with pytest.raises(InstallationError, match=r"missing: this is for NVIDIA's container; elsewhere: dressform serve"):
+        command(Settings(repository), triton / "nowhere")
+    assert main([str(repository / "nowhere")]) == 1
+    assert capsys.readouterr().err.startswith("dressform: ")
+
+
+def test_the_native_server_becomes_triton(triton: Path, repository: Path) -> None:
+    code = f"from pathlib import Path; from dressform_server import native; native.TRITON = Path({str(triton)!r})\n"
+    words = ["--engine", "cuda", "--triton-option=--log-verbose=1"]
+    words += [f"--{name}-port=0" for name in ("http", "grpc", "metrics")]
+    became = subprocess.run(
+        [sys.executable, "-c", code + "import sys; sys.exit(native.main())", repository, *words],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
+    assert "--model-config-name=cuda" in became
+    assert became[-1] == "--log-verbose=1"
+
+
+def test_what_is_mounted_from_here_is_here() -> None:
+    sources = [volume.partition(":")[0] for service in SERVICES.values() for volume in service.get("volumes", [])]
+    own = [source for source in sources if source.startswith("./")]
+    assert {"./balancer", "./monitoring/prometheus.yml"} <= set(own)
+    assert [source for source in own if not (DOCKER / source).exists()] == []

@@ -1,0 +1,301 @@
+"""Kubernetes' objects: every overlay builds, fits the published schemas, and keeps what the docs promise."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import shutil
+import subprocess
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import kubernetes_validate
+import pytest
+import yaml
+
+from dressform_server.launcher import add_arguments, add_shared_arguments
+from pages.operator import OUT, prometheus_rule
+
+ROOT = Path(__file__).parents[2]
+KUBERNETES = ROOT / "docker/kubernetes"
+VERSIONS = ("1.29", "1.37")
+"""Oldest and newest Kubernetes whose schemas the objects are held against."""
+OVERLAYS = sorted(folder.name for folder in (KUBERNETES / "overlays").iterdir())
+COMPONENTS = sorted(folder.name for folder in (KUBERNETES / "components").iterdir())
+LONGEST_JOB = 600
+Object = dict[str, Any]
+
+pytestmark = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed (kubernetes-client)")
+
+TEXT = {"type": "string", "minLength": 1}
+SCHEMAS: dict[str, Object] = {
+    "ServiceMonitor": {
+        "required": ["selector", "endpoints"],
+        "properties": {
+            "selector": {"required": ["matchLabels"]},
+            "endpoints": {"minItems": 1, "items": {"required": ["port"], "properties": {"interval": TEXT}}},
+        },
+    },
+    "PrometheusRule": {
+        "required": ["groups"],
+        "properties": {
+            "groups": {
+                "items": {
+                    "required": ["name", "rules"],
+                    "properties": {
+                        "rules": {
+                            "minItems": 1,
+                            "items": {
+                                "required": ["expr"],
+                                "oneOf": [{"required": ["alert"]}, {"required": ["record"]}],
+                                "properties": {"labels": {"additionalProperties": TEXT}},
+                            },
+                        }
+                    },
+                }
+            }
+        },
+    },
+    "ScaledObject": {
+        "required": ["scaleTargetRef", "triggers"],
+        "properties": {
+            "scaleTargetRef": {"required": ["name"]},
+            "triggers": {"items": {"required": ["type", "metadata"]}},
+        },
+    },
+}
+"""The specs of objects that are not Kubernetes' own, as far as we use them; their operators bring whole schemas."""
+
+
+def built(folder: Path) -> list[Object]:
+    """What ``kubectl kustomize`` makes of a folder."""
+    made = subprocess.run(["kubectl", "kustomize", str(folder)], capture_output=True, text=True, timeout=60)
+    assert made.returncode == 0, made.stderr
+    assert "deprecated" not in made.stderr
+    return list(yaml.safe_load_all(made.stdout))
+
+
+@cache
+def overlay(name: str) -> list[Object]:
+    return built(KUBERNETES / "overlays" / name)
+
+
+@cache
+def everything() -> list[Object]:
+    """The objects of all overlays, and of an overlay with every component that goes with others."""
+    return [one for name in OVERLAYS for one in overlay(name)]
+
+
+def found(objects: list[Object], kind: str, name: str) -> Object:
+    (one,) = [one for one in objects if (one["kind"], one["metadata"]["name"]) == (kind, name)]
+    return one
+
+
+def with_components(folder: Path, base: str, *components: str) -> list[Object]:
+    """An overlay of one's own, as the docs tell how to write it."""
+    own = folder / "own"
+    own.mkdir()
+    copied = folder / "docker"
+    shutil.copytree(ROOT / "docker", copied)
+    lines = {
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "namespace": "shop",
+        "resources": [f"../docker/kubernetes/overlays/{base}"],
+        "components": [f"../docker/kubernetes/components/{name}" for name in components],
+    }
+    (own / "kustomization.yaml").write_text(yaml.safe_dump(lines))
+    return built(own)
+
+
+def held_against_schemas(objects: list[Object]) -> None:
+    for one in objects:
+        if one["kind"] in SCHEMAS:
+            jsonschema.validate(one["spec"], SCHEMAS[one["kind"]])
+            continue
+        for version in VERSIONS:
+            kubernetes_validate.validate(one, version, strict=True)
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_every_overlay_builds_and_fits_the_schemas(name: str) -> None:
+    assert {"autoscale", "cpu", "gpu", "monitoring"} == set(OVERLAYS)
+    held_against_schemas(overlay(name))
+
+
+def test_the_schemas_would_find_a_mistake() -> None:
+    servers = found(overlay("cpu"), "StatefulSet", "dressform")
+    wrong = {**servers, "spec": {**servers["spec"], "replicaz": 2}}
+    with pytest.raises(kubernetes_validate.ValidationError, match="replicaz"):
+        kubernetes_validate.validate(wrong, VERSIONS[-1], strict=True)
+
+
+@pytest.mark.parametrize("base", ["cpu", "gpu"])
+@pytest.mark.parametrize("scaler", ["autoscale", "keda"])
+def test_the_components_go_together(tmp_path: Path, base: str, scaler: str) -> None:
+    others = [name for name in COMPONENTS if name not in ("autoscale", "keda")]
+    objects = with_components(tmp_path, base, *others, scaler)
+    held_against_schemas(objects)
+    servers = found(objects, "StatefulSet", "dressform")
+    assert "replicas" not in servers["spec"]  # the autoscaler's
+    assert all(one["metadata"].get("namespace") == "shop" for one in objects if one["kind"] != "Namespace")
+    scaling = found(objects, "HorizontalPodAutoscaler" if scaler == "autoscale" else "ScaledObject", "dressform")
+    assert "dressform_work_seconds" in str(scaling["spec"])
+    assert "cpu" not in str(scaling["spec"])
+    assert "persistentVolumeClaim" not in str(servers)  # object storage has its place
+    assert all(one["kind"] != "PersistentVolumeClaim" for one in objects)
+
+
+def test_the_operator_gets_the_rules_that_prometheus_gets() -> None:
+    assert OUT.read_text(encoding="utf-8") == prometheus_rule(), "run `python -m pages` in docker/monitoring"
+    rules = found(overlay("monitoring"), "PrometheusRule", "dressform")
+    files = [yaml.safe_load(path.read_text()) for path in sorted((ROOT / "docker/monitoring/rules").glob("*.yaml"))]
+    assert rules["spec"]["groups"] == [group for file in files for group in file["groups"]]
+
+
+def test_what_is_configured_is_what_compose_and_the_tests_use() -> None:
+    for name, files in (
+        ("dressform-balancer", ("balancer/haproxy.cfg", "balancer/route.lua")),
+        ("dressform-edge", ("balancer/edge.cfg", "balancer/edge.lua")),
+    ):
+        (configuration,) = [
+            one
+            for one in overlay("cpu")
+            if one["kind"] == "ConfigMap" and re.fullmatch(rf"{name}-\w{{10}}", one["metadata"]["name"])
+        ]
+        read = {Path(file).name: (ROOT / "docker" / file).read_text() for file in files}
+        assert configuration["data"] == read
+
+
+def pods() -> list[tuple[str, Object]]:
+    """Every pod template of every overlay, and the edge's."""
+    edge = list(yaml.safe_load_all((KUBERNETES / "components/edge/edge.yaml").read_text()))
+    return [
+        (one["metadata"]["name"], one["spec"]["template"]["spec"])
+        for one in [*everything(), *edge]
+        if "template" in one.get("spec", {})
+    ]
+
+
+def test_no_pod_has_more_than_it_needs() -> None:
+    for name, pod in pods():
+        assert pod["automountServiceAccountToken"] is False, name
+        assert pod["securityContext"]["runAsNonRoot"] is True, name
+        assert pod["securityContext"]["runAsUser"] > 0, name
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, name
+        assert not any(pod.get(host) for host in ("hostNetwork", "hostPID", "hostIPC")), name
+        for container in pod["containers"]:
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }
+            assert re.search(r":[\w.-]*\d", container["image"]), "a version that stays"
+            assert "memory" in container["resources"]["limits"]
+            assert container["resources"]["requests"].keys() >= {"cpu", "memory"}
+            assert "readinessProbe" in container
+        assert "hostPath" not in str(pod["volumes"])
+
+
+@pytest.mark.parametrize("name", ["cpu", "gpu"])
+def test_servers_are_judged_by_their_heartbeat(name: str) -> None:
+    (server,) = found(overlay(name), "StatefulSet", "dressform")["spec"]["template"]["spec"]["containers"]
+    assert server["livenessProbe"]["exec"]["command"] == ["python3", "/models/jobs/alive.py"]
+    assert (ROOT / "model_repository/jobs/alive.py").is_file()
+    for probe in ("startupProbe", "readinessProbe"):
+        assert server[probe]["httpGet"]["path"] == "/v2/health/ready"
+    assert server["startupProbe"]["periodSeconds"] * server["startupProbe"]["failureThreshold"] >= 1800
+    mounts = {mount["mountPath"]: mount for mount in server["volumeMounts"]}
+    assert mounts["/models"]["readOnly"] is True
+    assert {"/dev/shm", "/tmp"} <= mounts.keys()
+
+
+def seconds(text: str) -> float:
+    number, unit = re.fullmatch(r"(\d+)(ms|s|m|h)?", text).groups()  # type: ignore[union-attr]
+    return int(number) * {"ms": 0.001, None: 0.001, "s": 1, "m": 60, "h": 3600}[unit]
+
+
+def test_nothing_is_cut_off_before_the_longest_job_is_done() -> None:
+    servers = found(overlay("cpu"), "StatefulSet", "dressform")["spec"]["template"]["spec"]
+    (server,) = servers["containers"]
+    arguments = server["args"]
+    drain = server["lifecycle"]["preStop"]["exec"]["command"]
+    assert drain[:2] == ["python3", "/models/jobs/drain.py"]
+    grace = int(re.search(r"connection-age-grace=(\d+)", " ".join(arguments))[1]) / 1000  # type: ignore[index]
+    order = [LONGEST_JOB, float(drain[-1]), float(arguments[arguments.index("--exit-timeout") + 1])]
+    order += [servers["terminationGracePeriodSeconds"]]
+    assert all(before < after for before, after in itertools.pairwise(order)), order
+    assert grace > LONGEST_JOB
+    balancer = (ROOT / "docker/balancer/haproxy.cfg").read_text()
+    assert f"The longest job is allowed {LONGEST_JOB} s" in balancer
+    for side in ("client", "server"):
+        assert seconds(re.search(rf"timeout {side} (\S+)", balancer)[1]) > LONGEST_JOB  # type: ignore[index]
+    assert int(re.search(r"KEPT_SECONDS = (\d+)", (ROOT / "docker/balancer/route.lua").read_text())[1]) > LONGEST_JOB  # type: ignore[index]
+    edge = (ROOT / "docker/balancer/edge.cfg").read_text()
+    assert seconds(re.search(r"presetenv EDGE_LONGEST (\S+)", edge)[1]) > LONGEST_JOB  # type: ignore[index]
+    for name, pod in pods():
+        assert pod["terminationGracePeriodSeconds"] > LONGEST_JOB, name
+
+
+def test_the_balancers_know_the_servers_by_name() -> None:
+    objects = overlay("cpu")
+    servers, headless = found(objects, "StatefulSet", "dressform"), found(objects, "Service", "dressform-servers")
+    (balancer,) = found(objects, "Deployment", "dressform-balancer")["spec"]["template"]["spec"]["containers"]
+    told = {entry["name"]: entry.get("value") for entry in balancer["env"]}
+    assert told["DRESSFORM_PREFIX"] == f"{servers['metadata']['name']}-"
+    assert told["DRESSFORM_SUFFIX"] == f".{headless['metadata']['name']}.$(NAMESPACE).svc.cluster.local"
+    assert servers["spec"]["serviceName"] == headless["metadata"]["name"]
+    assert headless["spec"]["clusterIP"] == "None"
+    assert headless["spec"]["publishNotReadyAddresses"] is True  # a server that drains is watched to the end
+    used = set(re.findall(r"\$\{(DRESSFORM_\w+)\}", (ROOT / "docker/balancer/haproxy.cfg").read_text()))
+    assert used | {"DRESSFORM_ROUTES"} == {name for name in told if name.startswith("DRESSFORM_")}
+    most = found(overlay("autoscale"), "HorizontalPodAutoscaler", "dressform")["spec"]["maxReplicas"]
+    assert most == len(
+        re.findall(r"^    server s\d+ .* check$", (ROOT / "docker/balancer/haproxy.cfg").read_text(), re.M)
+    )
+    scaled = yaml.safe_load((KUBERNETES / "components/keda/scaledobject.yaml").read_text())
+    assert scaled["spec"]["maxReplicaCount"] == most
+
+
+@pytest.mark.parametrize(("name", "add"), [("cpu", add_arguments), ("gpu", add_shared_arguments)])
+def test_the_servers_arguments_are_ones_that_the_image_knows(tmp_path: Path, name: str, add: Any) -> None:
+    import argparse
+
+    objects = with_components(tmp_path, name, "traces")
+    (server,) = found(objects, "StatefulSet", "dressform")["spec"]["template"]["spec"]["containers"]
+    parser = argparse.ArgumentParser(exit_on_error=False)
+    add(parser)
+    parsed = parser.parse_args(["/models", *server["args"]])
+    assert parsed.otlp_endpoint == "http://collector.monitoring.svc:4318"
+    if name == "cpu":
+        assert not parsed.supervise  # one judge
+
+
+def test_who_may_reach_whom() -> None:
+    policies = {one["metadata"]["name"]: one["spec"] for one in overlay("cpu") if one["kind"] == "NetworkPolicy"}
+    servers, balancers = policies["dressform-servers"], policies["dressform-balancers"]
+    assert "egress" not in servers  # declared, and nothing allowed
+    assert set(servers["policyTypes"]) == set(balancers["policyTypes"]) == {"Ingress", "Egress"}
+    (work, metrics) = servers["ingress"]
+    assert work["from"] == [{"podSelector": {"matchLabels": {"app.kubernetes.io/name": "dressform-balancer"}}}]
+    assert [port["port"] for port in metrics["ports"]] == ["metrics"]
+    names = {
+        one["spec"]["template"]["metadata"]["labels"]["app.kubernetes.io/name"]
+        for one in overlay("cpu")
+        if "template" in one.get("spec", {})
+    }
+    selected = {spec["podSelector"]["matchLabels"]["app.kubernetes.io/name"] for spec in policies.values()}
+    assert names <= selected
+
+
+def test_the_alerts_find_a_server_that_should_have_a_gpu() -> None:
+    servers = found(overlay("gpu"), "StatefulSet", "dressform")["spec"]["template"]
+    assert servers["metadata"]["labels"]["accelerator"] == "gpu"
+    (server,) = servers["spec"]["containers"]
+    assert server["resources"]["limits"]["nvidia.com/gpu"] == "1"
+    (endpoint,) = found(overlay("monitoring"), "ServiceMonitor", "dressform")["spec"]["endpoints"]
+    targets = {relabelling["targetLabel"]: relabelling for relabelling in endpoint["relabelings"]}
+    assert targets["job"]["replacement"] == "dressform"
+    assert "accelerator" in targets
