@@ -179,14 +179,17 @@ def pods() -> list[tuple[str, Object]]:
     ]
 
 
-def test_no_pod_has_more_than_it_needs() -> None:
-    for name, pod in pods():
+def test_no_pod_has_more_than_it_needs(tmp_path: Path) -> None:
+    fetching = found(with_components(tmp_path, "cpu", "object-storage"), "StatefulSet", "dressform")
+    for name, pod in [*pods(), ("fetching", fetching["spec"]["template"]["spec"])]:
         assert pod["automountServiceAccountToken"] is False, name
         assert pod["securityContext"]["runAsNonRoot"] is True, name
         assert pod["securityContext"]["runAsUser"] > 0, name
         assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, name
         assert not any(pod.get(host) for host in ("hostNetwork", "hostPID", "hostIPC")), name
-        for container in pod["containers"]:
+        first = pod.get("initContainers", [])
+        assert (name == "fetching") == bool(first)
+        for container in [*first, *pod["containers"]]:
             assert container["securityContext"] == {
                 "allowPrivilegeEscalation": False,
                 "readOnlyRootFilesystem": True,
@@ -195,7 +198,7 @@ def test_no_pod_has_more_than_it_needs() -> None:
             assert re.search(r":[\w.-]*\d", container["image"]), "a version that stays"
             assert "memory" in container["resources"]["limits"]
             assert container["resources"]["requests"].keys() >= {"cpu", "memory"}
-            assert "readinessProbe" in container
+            assert ("readinessProbe" in container) == (container not in first)
         assert "hostPath" not in str(pod["volumes"])
 
 
