@@ -6,6 +6,7 @@ import ipaddress
 import math
 import os
 import re
+import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -80,20 +81,23 @@ class Settings:
             raise SettingsError(f"trace ratio must be from 0 to 1, not {self.trace_ratio}")
 
     def _check_tls(self) -> None:
-        files = {"certificate": self.tls_certificate, "key": self.tls_key, "client CA": self.tls_client_ca}
-        for name, file in files.items():
-            if file is None:
-                continue
-            try:
-                content = file.read_text()
-            except (OSError, UnicodeDecodeError) as error:
-                raise SettingsError(f"TLS {name}: {str(file)!r} cannot be read: {type(error).__name__}") from error
-            if "-----BEGIN " not in content:
-                raise SettingsError(f"TLS {name}: {str(file)!r} is no PEM file")
-        if (self.tls_certificate is None) != (self.tls_key is None):
+        certificate, key, authority = self.tls_certificate, self.tls_key, self.tls_client_ca
+        if (certificate is None) != (key is None) or (certificate is None and authority is not None):
             raise SettingsError("TLS needs both, the certificate and its key")
-        if self.tls_client_ca is not None and self.tls_certificate is None:
-            raise SettingsError("a CA of clients needs TLS: give the certificate and its key")
+        for file in (certificate, key, authority):
+            if file is not None and not os.access(file, os.R_OK):
+                raise SettingsError(f"TLS: {str(file)!r} cannot be read")
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        try:
+            if certificate is not None:
+                context.load_cert_chain(certificate, key)
+        except OSError as error:  # SSLError is one
+            raise SettingsError(f"TLS: {str(certificate)!r} and {str(key)!r} are no certificate and its key") from error
+        try:
+            if authority is not None:
+                context.load_verify_locations(authority)
+        except OSError as error:  # SSLError is one
+            raise SettingsError(f"TLS: {str(authority)!r} has no certificate of an authority") from error
 
     @property
     def ports(self) -> dict[str, int]:

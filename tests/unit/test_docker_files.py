@@ -229,6 +229,12 @@ def test_the_native_server_becomes_triton(triton: Path, repository: Path) -> Non
     assert became[-1] == "--log-verbose=1"
 
 
+def test_operators_are_told_how_each_secret_is_made() -> None:
+    told = (ROOT / "docs/operations.md").read_text()
+    for secret in COMPOSE["secrets"].values():
+        assert f"> docker/{secret['file'].removeprefix('./')}" in told
+
+
 def test_what_is_mounted_from_here_is_here() -> None:
     sources = [volume.partition(":")[0] for service in SERVICES.values() for volume in service.get("volumes", [])]
     own = [source for source in sources if source.startswith("./")]

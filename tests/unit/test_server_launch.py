@@ -23,12 +23,15 @@ from dressform_server import (
     UnsupportedPlatform,
 )
 from dressform_server import settings as settings_module
+from dressform_server.access import read_key
 from dressform_server.container import IMAGE, docker_run
+from dressform_server.flags import common
 from dressform_server.journal import Journal, is_notable, reason_in
 from dressform_server.launcher import main
 from dressform_server.ports import chosen_ports
 from dressform_server.repository import Repository
 from dressform_server.settings import usable_cores
+from e2e.tls import certificates
 
 
 def manifest(engine: str) -> str:
@@ -54,13 +57,47 @@ def repository(tmp_path: Path) -> Path:
         ({"exit_timeout": -1}, "exit timeout .* not -1"),
         ({"onnx_threads": 0}, "ONNX threads must be at least 1, not 0"),
         ({"log_format": "xml"}, "log format must be one of text, json, not 'xml'"),
-        ({"tls_certificate": Path("missing.pem")}, "TLS certificate: 'missing.pem' cannot be read: FileNotFoundError"),
-        ({"tls_key": Path(__file__)}, "TLS key: .* is no PEM file"),
     ],
 )
 def test_options_out_of_range_are_refused(options: dict[str, Any], sentence: str) -> None:
     with pytest.raises(SettingsError, match=sentence):
         Server(Path("anywhere"), **options)
+
+
+@pytest.mark.parametrize(
+    ("certificate", "key", "authority", "sentence"),
+    [
+        ("none.pem", "server.key", None, "none.pem' cannot be read"),
+        ("server.pem", "none.key", None, "none.key' cannot be read"),
+        ("server.pem", "client.key", None, "server.pem' and .*client.key' are no certificate and its key"),
+        ("server.key", "server.key", None, "are no certificate and its key"),
+        ("server.pem", "server.key", "server.key", "server.key' has no certificate"),
+        ("server.pem", None, None, "TLS needs both, the certificate and its key"),
+        (None, None, "ca.pem", "TLS needs both, the certificate and its key"),
+    ],
+)
+def test_tls_files_of_no_use_are_refused(
+    tmp_path: Path, certificate: str | None, key: str | None, authority: str | None, sentence: str
+) -> None:
+    certificates(tmp_path)
+    right = {"tls_certificate": tmp_path / "server.pem", "tls_key": tmp_path / "server.key"}
+    Settings(tmp_path, **right, tls_client_ca=tmp_path / "ca.pem")  # type: ignore[arg-type]
+    files = zip(("tls_certificate", "tls_key", "tls_client_ca"), (certificate, key, authority))
+    with pytest.raises(SettingsError, match=sentence):
+        Settings(tmp_path, **{name: tmp_path / file for name, file in files if file})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("text", ["short", "two words in one line!", "", "schlüssel-aus-sechzehn"])
+def test_poor_keys_are_refused_and_not_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "key").write_text(text)
+    with pytest.raises(SettingsError) as refused:
+        read_key(tmp_path / "key")
+    assert not text or text not in str(refused.value)
+
+
+def test_models_are_loaded_by_the_repository_alone_and_all_of_them() -> None:
+    words = common(Settings(Path("models")), Path("models"), {"http": 1})
+    assert {"--model-control-mode=none", "--strict-readiness=true", "--disable-auto-complete-config"} <= set(words)
 
 
 @pytest.mark.parametrize(("host", "warned"), [("127.0.0.1", False), ("0.0.0.0", True)])
