@@ -87,6 +87,15 @@ def test_tls_files_of_no_use_are_refused(
         Settings(tmp_path, **{name: tmp_path / file for name, file in files if file})  # type: ignore[arg-type]
 
 
+def test_traces_without_their_packages_are_refused_with_what_to_install(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dressform_server.installation.TRACE_MODULES", ("no_such_package.sdk",))
+    server = Server(repository, http_port=0, grpc_port=0, metrics_port=0, otlp_endpoint="http://127.0.0.1:4318")
+    with pytest.raises(InstallationError, match=r"cannot import no_such_package.sdk: .*'dressform\[serve,trace\]'"):
+        server.start()
+
+
 @pytest.mark.parametrize("text", ["short", "two words in one line!", "", "schlüssel-aus-sechzehn"])
 def test_poor_keys_are_refused_and_not_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "key").write_text(text)
