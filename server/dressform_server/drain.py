@@ -7,12 +7,15 @@ import sys
 from pathlib import Path
 
 
-def drain(repository: Path, server: int, timeout: float) -> None:
+def drain(repository: Path, server: int, timeout: float) -> list[str]:
     """Have the Triton with process id ``server`` finish what it has, for at most ``timeout`` s, and take nothing new.
 
-    What is wrong is said on stderr, and no reason to go on running. A repository of other models has nothing to drain.
+    Returns what went wrong, in lines; it is no reason to go on running. A repository of other models has nothing to
+    drain.
     """
     script = repository / "jobs" / "drain.py"
-    if script.is_file():
-        command = [sys.executable, "-I", str(script), "--server", str(server), "--timeout", str(timeout)]
-        subprocess.run(command, check=False, stdin=subprocess.DEVNULL)
+    if not script.is_file():
+        return []
+    command = [sys.executable, "-I", str(script), "--server", str(server), "--timeout", str(timeout)]
+    ran = subprocess.run(command, check=False, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    return ran.stderr.splitlines()

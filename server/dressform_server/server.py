@@ -112,6 +112,10 @@ class Server:
             raise StartFailed("this server was started already")
         self._start(self.settings.ports)
 
+    def _say(self, line: str) -> None:
+        if self._echo is not None:
+            self._echo(self._shape(line, OURS))
+
     def _start(self, ports: dict[str, int]) -> None:
         settings = self.settings
         repository = Repository.read(settings.repository)
@@ -121,8 +125,8 @@ class Server:
             installation = Installation.find(backend, tracing=settings.otlp_endpoint is not None)
         except UnsupportedPlatform as error:
             raise UnsupportedPlatform(f"{error}. The same repository on Docker:\n{docker_run(settings)}") from error
-        if settings.exposed and self._echo is not None:
-            self._echo(self._shape(_EXPOSED.format(host=settings.host), OURS))
+        if settings.exposed:
+            self._say(_EXPOSED.format(host=settings.host))
         self._ports = chosen_ports(settings.host, ports)
         journal = Journal(settings.log, self._echo, self._verbose, self._shape)
         self._run = TritonProcess(settings, repository, installation, self._ports, journal)
@@ -170,7 +174,8 @@ class Server:
         run = self._run
         if run is not None:
             if run.ready:
-                drain(run.repository.path, run.pid, self.settings.exit_timeout)
+                for line in drain(run.repository.path, run.pid, self.settings.exit_timeout):
+                    self._say(line)
             run.stop()
             self._run = None
 
