@@ -325,9 +325,43 @@ def test_https_connects_with_tls():
             client.inpaint(png(), png(), "a hat")
 
 
-def test_only_the_protocol_in_use_is_imported():
-    import subprocess
+INTERRUPTED = """
+import faulthandler, random, signal, sys, threading, time
+from PIL import Image
+from dressform import Client
 
+def interrupt():
+    time.sleep(random.random() * 0.002)
+    signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+faulthandler.dump_traceback_later(60, exit=True)  # what hangs is shown
+picture, met = Image.new("RGB", (64, 64)), 0
+for _ in range(60):
+    client = Client(sys.argv[1], retries=0)
+    presser = threading.Thread(target=interrupt)
+    client.inpaint(picture, picture, "a hat", seed=1)
+    try:
+        presser.start()
+        while True:
+            client.inpaint(picture, picture, "a hat", seed=1)
+    except KeyboardInterrupt:
+        met += 1
+    presser.join()
+    client.inpaint(picture, picture, "a hat", seed=1)
+    client.close()
+print(met)
+"""
+
+
+def test_ctrl_c_at_any_moment_leaves_the_client_usable(server):
+    """60 of them, each within the first 2 ms of a stream of calls."""
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, server.url], capture_output=True, text=True, env=_environment()
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, "60"), done.stderr
+
+
+def test_only_the_protocol_in_use_is_imported():
     script = "import sys, dressform; dressform.Client('http://h'); print('grpc' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, env=_environment()
