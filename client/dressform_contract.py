@@ -78,6 +78,9 @@ TRACE_HEADER = "dressform-trace"
 FORWARDED_HEADERS = (CLIENT_HEADER, TRACEPARENT_HEADER, TRACE_HEADER)
 """What Triton hands on to the stages, as parameters of these names."""
 
+MAX_ID = 200
+"""Longest request id, in characters."""
+
 MIN_WATCHABLE_ID = 22
 """Shortest request id, in characters, by which a request may be watched or cancelled."""
 

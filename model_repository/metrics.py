@@ -19,7 +19,8 @@ from denoise.step_time import ROWS
 Kind = Literal["counter", "gauge", "histogram"]
 
 SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640)
-STEP_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20)
+STEP_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, *SECONDS[: SECONDS.index(20) + 1])
+STAGE_SECONDS = (*STEP_SECONDS, *SECONDS[SECONDS.index(40) :])
 PERIOD_SECONDS = 0.1
 """How often what was noted is told to Triton. Waking a thread at each note would take time from the UNet."""
 
@@ -53,11 +54,12 @@ FAMILIES: dict[str, Family] = {
     "dressform_requests_total": Family(
         "counter", "Requests that are over", ("task", "category", "size", "outcome", "client")
     ),
+    "dressform_requests_ended_total": Family("counter", "Requests that are over, without detail", ("task", "outcome")),
     "dressform_request_seconds": Family(
         "histogram", "From arrival to the answer, of requests done", ("task",), SECONDS
     ),
     "dressform_stage_seconds": Family(
-        "histogram", "Time of a request in a stage, of requests done", ("stage",), STEP_SECONDS
+        "histogram", "Time of a request in a stage, of requests done", ("stage",), STAGE_SECONDS
     ),
     "dressform_compute_seconds_total": Family(
         "counter", "Requests' shares (by rows) of the time of UNet calls", ("task", "client")
@@ -69,6 +71,7 @@ HEARTS = ("dressform_start_time_seconds", "dressform_stage_beat_timestamp_second
 
 USAGE = (
     "dressform_requests_total",
+    "dressform_requests_ended_total",
     "dressform_request_seconds",
     "dressform_stage_seconds",
     "dressform_compute_seconds_total",
@@ -76,6 +79,8 @@ USAGE = (
 """What ``jobs`` tells of requests."""
 
 REFUSED = "dressform_requests_refused_total"
+DUE = ("OVERLOADED", "DEADLINE")
+"""Why requests are refused that were due an answer."""
 
 DENOISE = tuple(name for name in FAMILIES if name not in (REFUSED, *HEARTS, *USAGE))
 """What ``denoise`` counts."""
@@ -94,15 +99,18 @@ class Recorder:
             for name, family in ((name, FAMILIES[name]) for name in names)
         }
         self._metrics: dict[tuple[str, tuple[tuple[str, str], ...]], Any] = {}
-        self._noted: deque[tuple[str, tuple[tuple[str, str], ...], float]] = deque()
+        self._noted: deque[tuple[str, tuple[tuple[str, str], ...], float | None]] = deque()
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._record, name="metrics", daemon=True)
         self._thread.start()
 
     def count(self, name: str, amount: float = 1, **labels: str) -> None:
         """Add to a counter."""
-        if amount:
-            self._noted.append((name, tuple(labels.items()), amount))
+        self._noted.append((name, tuple(labels.items()), amount))
+
+    def declare(self, name: str, **labels: str) -> None:
+        """Show a counter or histogram as long as it is nothing: Prometheus sees no increase in what is new."""
+        self._noted.append((name, tuple(labels.items()), None))
 
     def observe(self, name: str, value: float, **labels: str) -> None:
         """Add to a histogram."""
@@ -127,6 +135,8 @@ class Recorder:
             name, labels, value = self._noted.popleft()
             metric = self._metric(name, labels)
             kind = FAMILIES[name].kind
+            if value is None:
+                continue
             if kind == "counter":
                 metric.increment(value)
             elif kind == "gauge":

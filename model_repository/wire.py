@@ -21,6 +21,7 @@ from dressform_contract import (
     CLIENT_NAME,
     ERRORS,
     FORWARDED_HEADERS,
+    MAX_ID,
     MIN_WATCHABLE_ID,
     TRACE_HEADER,
     TRACEPARENT_HEADER,
@@ -29,9 +30,12 @@ from dressform_contract import (
 from jobs.entry import Slot, State
 from jobs.post import Post
 from jobs.table import JobTable
+from metrics import REFUSED, Recorder
 from preprocess.errors import RequestError
 
 ROOT = Path(__file__).parent
+_LONGEST_TRACEPARENT = 200
+"""Version 00 has 55 characters; later ones may have more."""
 
 
 class Refusal(Exception):
@@ -129,7 +133,31 @@ def caller(request: Any) -> dict[str, Any]:
     if steps not in (None, "steps"):
         raise Refusal("INVALID_ARGUMENT", f"{TRACE_HEADER} must be steps, not {steps!r:.80}")
     parent = str(headers.get(TRACEPARENT_HEADER) or "")
-    return {"client": client or "", "traceparent": parent, "trace_steps": steps is not None}
+    known = parent if len(parent) <= _LONGEST_TRACEPARENT else ""  # W3C: what cannot be read is ignored
+    return {"client": client or "", "traceparent": known, "trace_steps": steps is not None}
+
+
+def own_id(request: Any) -> str:
+    """The request's id; empty where it has none.
+
+    Raises:
+        Refusal: if it is too long, or no text.
+    """
+    try:
+        request_id = str(request.request_id())
+    except UnicodeDecodeError as error:
+        raise Refusal("INVALID_ARGUMENT", f"the request's id must be UTF-8 text: {error}") from error
+    if len(request_id) > MAX_ID:
+        raise Refusal(
+            "INVALID_ARGUMENT", f"the request's id must have at most {MAX_ID} characters, not {len(request_id)}"
+        )
+    return request_id
+
+
+def check_not_stopping(table: JobTable) -> None:
+    """Refuse what is new where the server is about to stop."""
+    if table.stopping:
+        raise Refusal("STOPPING", "the server is about to stop and takes no new requests")
 
 
 def posted() -> Post:
@@ -185,6 +213,12 @@ def ended(table: JobTable, post: Post, slot: Slot, fault: Fault, **marks: int) -
 def refusal(fault: Fault) -> str:
     """The outcome of a request that ended in ``fault`` before any graph of the pipeline ran."""
     return {"CANCELLED": "cancelled", "ENGINE": "failed", "INTERNAL": "failed"}.get(fault.code, "refused")
+
+
+def count_refusal(meter: Recorder, fault: Fault) -> None:
+    """Count a request that ended in ``fault`` before any graph of the pipeline ran, where that was not our fault."""
+    if refusal(fault) == "refused":
+        meter.count(REFUSED, reason=fault.code.lower())
 
 
 def fault_of(error: Exception) -> Fault:

@@ -5,6 +5,7 @@
 
 local SERVERS = 16
 local KEPT_SECONDS = 1800 -- at least: above the longest job
+local LONGEST_ID = 200
 local KEPT_IDS = 100000   -- at most, in each of the two generations
 
 local new, old, count, since = {}, {}, 0, core.now().sec
@@ -40,6 +41,9 @@ end
 
 core.register_action("route", { "http-req" }, function(txn)
     local id = txn.sf:req_hdr("dressform-route")
+    if #id > LONGEST_ID then
+        id = "" -- no server takes it
+    end
     local number = id ~= "" and known(id)
     if number then
         txn:set_var("txn.follows", true)

@@ -232,7 +232,9 @@ class Engine:
             if job.rounds_missed:
                 position += 1
                 self._window.waiting(job, position, int((job.remaining + job.rounds_missed) * step_ms))
-        self._window.beat(self.work_ms(), step_ms, len(self.jobs), 1e6 * self._times.least())
+        work_ms = self.work_ms()
+        self._window.beat(work_ms, step_ms, len(self.jobs), 1e6 * self._times.least())
+        self._meter.level("dressform_work_seconds", work_ms / 1e3)
 
     def work_ms(self) -> float:
         """Estimated time to finish every job, in milliseconds: each shape's rows, and its longest job's calls."""

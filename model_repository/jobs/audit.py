@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
@@ -21,7 +22,7 @@ def line(event: str, facts: Mapping[str, Any], now: datetime) -> str:
 class AuditLog:
     """The file at ``path``, renamed when it would grow beyond ``max_bytes`` (0: never); ``path`` None: there is no log.
 
-    One process writes it: the stage ``jobs`` of one server.
+    One process writes it, from any thread: the stage ``jobs`` of one server.
 
     Raises:
         OSError: if the file cannot be appended to.
@@ -30,6 +31,7 @@ class AuditLog:
     def __init__(self, path: str | None, max_bytes: int = 0) -> None:
         self._path = Path(path) if path else None
         self._max_bytes = max_bytes
+        self._turn = threading.Lock()
         if self._path is not None:
             self._append("")
 
@@ -50,10 +52,11 @@ class AuditLog:
     def _append(self, text: str) -> None:
         """Opened for each line, so that the file may be moved away at any time; one write, so that lines stay whole."""
         assert self._path is not None
-        if self._max_bytes and self._path.exists() and self._path.stat().st_size + len(text) > self._max_bytes:
-            self._rotate(self._path)
-        with self._path.open("ab", buffering=0) as file:
-            file.write(text.encode())
+        with self._turn:
+            if self._max_bytes and self._path.exists() and self._path.stat().st_size + len(text) > self._max_bytes:
+                self._rotate(self._path)
+            with self._path.open("ab", buffering=0) as file:
+                file.write(text.encode())
 
     @staticmethod
     def _rotate(path: Path) -> None:

@@ -1,9 +1,10 @@
 """Ends a server gently: ``python3 REPOSITORY/jobs/drain.py [--server PID] [--timeout S]``.
 
 From the first moment on the server takes no new requests (they get ``STOPPING``, which clients try again elsewhere);
-what it has accepted goes on, and can be watched and cancelled. Returns when nothing is in flight (exit status 0), or
-after S seconds (1). Then Triton may be told to end: from SIGTERM on it refuses the calls that one model makes to
-another (measured on 2.51: "Error when running inference: Server not ready"), and `denoise` makes one at every step.
+what it has accepted goes on, and can be watched and cancelled. Returns when nothing is in flight (exit status 0), after
+S seconds (1), or at once where a stage is dead or hangs, for then nothing ends any more (1). Then Triton may be told to
+end: from SIGTERM on it refuses the calls that one model makes to another (measured on 2.51: "Error when running
+inference: Server not ready"), and `denoise` makes one at every step.
 
 Needs Python alone. Kubernetes' ``preStop`` runs it, and ``dressform serve`` at SIGTERM.
 """
@@ -19,21 +20,24 @@ from pathlib import Path
 sys.dont_write_bytecode = True  # a folder __pycache__ in the repository would be a model without a config to Triton
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the repository's root
 
+from jobs.heart import ill  # noqa: E402
 from jobs.shared_file import server_path, servers  # noqa: E402
 from jobs.table import JobTable  # noqa: E402
 
 _LOOK_SECONDS = 0.1
 
 
-def drained(table: JobTable, alive: Callable[[], bool], timeout: float) -> bool:
-    """Stop the server of ``table``, and wait for ``timeout`` s; whether it came to have nothing in flight, or ended."""
+def drained(table: JobTable, alive: Callable[[], bool], timeout: float) -> str | None:
+    """Stop the server of ``table``, and wait for ``timeout`` s until nothing is in flight; else what is, and why."""
     table.stop()
     deadline = time.monotonic() + timeout
-    while table.list() and alive():
+    while (left := len(table.list()) + table.unlisted) and alive():
+        if (wrong := ill(table, time.monotonic_ns())) is not None:
+            return f"{wrong}, so {left} requests in flight cannot end"
         if time.monotonic() > deadline:
-            return False
+            return f"{left} requests were in flight after {timeout:g} s"
         time.sleep(_LOOK_SECONDS)
-    return True
+    return None
 
 
 def running(server: int | None) -> Path:
@@ -67,9 +71,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     table = JobTable.open(path)
     try:
-        if drained(table, process_of(path).exists, options.timeout):
+        left = drained(table, process_of(path).exists, options.timeout)
+        if left is None:
             return 0
-        print(f"drain: {len(table.list())} requests were in flight after {options.timeout:g} s", file=sys.stderr)
+        print(f"drain: {left}", file=sys.stderr)
         return 1
     finally:
         table.close()

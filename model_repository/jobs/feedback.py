@@ -5,12 +5,12 @@ from __future__ import annotations
 import unicodedata
 from dataclasses import dataclass
 
+from dressform_contract import MAX_ID
 from preprocess.errors import RequestError
 
 RATINGS = ("up", "down")
-MAX_ID = 200
 MAX_COMMENT = 500
-"""Longest id and comment, in characters."""
+"""Longest comment, in characters."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 Each stage tells what it knows (`jobs.post`): ``preprocess`` who asked for what, ``denoise`` the steps, the stage where
 the request ends how it ended. A request that dies between stages (a graph that fails outside the denoiser, a process
-that is killed) is missed by nobody: its slot of the job table expires, and it is closed as failed, code LOST.
+that is killed) is missed by nobody: its slot of the job table expires, and it is closed as failed, code LOST. One that
+was marked, or had all its steps, is closed as cancelled: its sender has left.
 """
 
 from __future__ import annotations
@@ -29,8 +30,9 @@ STAGES = {
 around the denoiser with the way there, ``wait`` is for the first step."""
 SETTLE_NS = 500_000_000
 """How long after a request's end the others' word about it is waited for."""
-LOST = "LOST"
-"""The code of a request that no stage saw end."""
+LOST, ABANDONED = "LOST", "ABANDONED"
+"""The codes of a request that no stage saw end, and of one that got all its steps and was not answered: its sender
+broke the call off (Triton's ensemble then stops between stages), or, which Triton counts, the decoder failed."""
 _REMEMBERED = 1024
 
 
@@ -112,16 +114,20 @@ class Ledger:
     def sweep(self) -> None:
         """Note the requests that ended without a word; call it once a second or so."""
         for slot, account in self._open.items():
-            if slot not in self._ending and (state := self._ended(slot)) is not None:
+            if slot not in self._ending and (end := self._ended(slot, account)) is not None:
                 now = self._ending[slot] = self._clock()
-                account.learn({"outcome": state, "code": "" if state == "done" else LOST, "marks": {"ended": now}})
+                account.learn({"outcome": end[0], "code": end[1], "marks": {"ended": now}})
 
-    def _ended(self, slot: Slot) -> str | None:
-        """How the job ended by the table; None if it is in flight."""
+    def _ended(self, slot: Slot, account: Account) -> tuple[str, str] | None:
+        """Outcome and code of the job by the table; None if it is in flight."""
         entry = self._table.entry(slot)
-        if entry is None:
-            return "failed"  # its slot is another's by now
-        return entry.progress.state if entry.progress.ended else None
+        if entry is not None and not entry.progress.ended:
+            return None
+        if entry is not None and entry.progress.state == "done":
+            return "done", ""
+        if entry is not None and (entry.cancelled or entry.progress.state == "cancelled"):
+            return "cancelled", "CANCELLED"
+        return ("cancelled", ABANDONED) if "finished" in account.marks else ("failed", LOST)
 
     def closed(self, everything: bool = False) -> list[Account]:
         """The requests that are over since the last call and settled (see ``SETTLE_NS``), or ``everything`` over."""

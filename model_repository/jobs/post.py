@@ -65,10 +65,11 @@ class Post:
 
 
 class Mailbox:
-    """Receives the messages sent to ``path``."""
+    """Receives the messages sent to ``path``; ``warn`` hears of those that cannot be read."""
 
-    def __init__(self, path: Path | None = None) -> None:
+    def __init__(self, warn: Callable[[str], None], path: Path | None = None) -> None:
         self._path = path or post_path()
+        self._warn = warn
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         with suppress(FileNotFoundError):
             self._path.unlink()
@@ -84,8 +85,12 @@ class Mailbox:
         self._socket.settimeout(seconds)
         with suppress(TimeoutError, BlockingIOError):
             while len(found) < _AT_ONCE:
-                found.append(json.loads(self._socket.recv(MAX_BYTES)))
+                message = self._socket.recv(MAX_BYTES)
                 self._socket.setblocking(False)
+                try:
+                    found.append(json.loads(message))
+                except ValueError as error:
+                    self._warn(f"what was told of a request cannot be read: {error}")
         return found
 
     def close(self) -> None:

@@ -30,8 +30,8 @@ import hashlib
 import os
 import struct
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from dressform_contract import MIN_WATCHABLE_ID
@@ -46,9 +46,9 @@ PREVIEW_MEDIA = "image/jpeg"
 READABLE_MS = 30_000
 """How long the last state of a job can be read, in milliseconds, unless its slot is needed before."""
 
-# The file: a header (magic, cursor, claims, stopping, busy, health), the roll, the slots, the previews. A slot: its
-# owner (generation, digest of the id, beginning of the id, task, rows, time of the claim), the generation that was
-# cancelled, and its progress.
+# The file: a header (magic, cursor, claims, stopping, busy, unlisted, health), the roll, the slots, the previews. A
+# slot: its owner (generation, digest of the id, beginning of the id, task, rows, time of the claim), the generation
+# that was cancelled, and its progress.
 _HEALTH = struct.Struct("@qqqdqd")  # 0, time written, work, step time, jobs, least time for a latent
 _OWNER = struct.Struct("@q16s8s8sqq")
 _PROGRESS = struct.Struct("@qqqqqqqq")  # generation, time written, time it expires, step, total, position, eta, state
@@ -58,7 +58,7 @@ _ROLL_AT, _MEMBERS = 256, 32
 _HEADER, _HEALTH_AT, _SLOT, _PREVIEW_SLOT = _ROLL_AT + _MEMBERS * _MEMBER.size, 64, 256, 2**15
 _MARK = _OWNER.size + CHECKSUM.size
 _PROGRESS_AT = _MARK + 8
-_MAGIC_WORD, _CURSOR_WORD, _CLAIMS_WORD, _STOPPING_WORD, _BUSY_WORD = 0, 1, 2, 3, 4
+_MAGIC_WORD, _CURSOR_WORD, _CLAIMS_WORD, _STOPPING_WORD, _BUSY_WORD, _UNLISTED_WORD = 0, 1, 2, 3, 4, 5
 _MAGIC = int.from_bytes(b"DRESSJ02", "little")
 _ANONYMOUS = bytes(16)
 
@@ -226,6 +226,22 @@ class JobTable:
     def stop(self) -> None:
         """From now on the server is `stopping`."""
         self._words[_STOPPING_WORD] = 1
+
+    @property
+    def unlisted(self) -> int:
+        """How many requests without a slot are in flight: those of the model ``mask``."""
+        return self._words[_UNLISTED_WORD]
+
+    @contextmanager
+    def unlisted_request(self) -> Iterator[None]:
+        """While open, one more of them is."""
+        with self._file.turn():
+            self._words[_UNLISTED_WORD] += 1
+        try:
+            yield
+        finally:
+            with self._file.turn():
+                self._words[_UNLISTED_WORD] -= 1
 
     def preparing(self) -> list[Slot]:
         """The jobs in flight that no stage has reported on yet."""

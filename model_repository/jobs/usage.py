@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from typing import Any, Protocol
 
-from jobs.ledger import Account
+from jobs.ledger import OUTCOMES, Account
 
-MOST_CLIENTS, MOST_SIZES = 100, 50
-"""Distinct label values; later ones are counted as ``other``, so that no caller can fill Prometheus."""
+MOST_CLIENTS, MOST_SIZES, MOST_SERIES = 100, 50, 2000
+"""Distinct clients, sizes, and combinations of labels; later ones are counted as ``other``, so that no caller can fill
+Prometheus."""
 UNNAMED, OTHER = "unnamed", "other"
 
 
@@ -20,6 +22,9 @@ class Meter(Protocol):
 
     def observe(self, name: str, value: float, **labels: str) -> None:
         """Add to a histogram."""
+
+    def declare(self, name: str, **labels: str) -> None:
+        """Show one of them as long as it is nothing."""
 
 
 class Label:
@@ -40,14 +45,24 @@ class Label:
 class Usage:
     """Counts requests on ``meter``."""
 
-    def __init__(self, meter: Meter) -> None:
+    def __init__(self, meter: Meter, tasks: Collection[str] = ()) -> None:
+        """``tasks`` are shown before they have a request."""
         self._meter = meter
         self._clients, self._sizes = Label(MOST_CLIENTS), Label(MOST_SIZES)
+        self._series: set[tuple[str, ...]] = set()
+        for task in tasks:
+            meter.declare("dressform_request_seconds", task=task)
+            for outcome in OUTCOMES:
+                meter.declare("dressform_requests_ended_total", task=task, outcome=outcome)
 
     def count(self, account: Account) -> None:
         """A request that is over."""
         client, size = self._clients.of(account.client or UNNAMED), self._sizes.of(account.size)
         task, category, outcome = account.task, account.category, account.outcome
+        if (task, category, size, outcome, client) not in self._series and len(self._series) >= MOST_SERIES:
+            client = size = OTHER
+        self._series.add((task, category, size, outcome, client))
+        self._meter.count("dressform_requests_ended_total", 1, task=task, outcome=outcome)
         told = {"task": task, "category": category, "size": size, "outcome": outcome, "client": client}
         self._meter.count("dressform_requests_total", 1, **told)
         self._meter.count("dressform_compute_seconds_total", account.compute_seconds, task=task, client=client)

@@ -17,11 +17,15 @@ STAGE_PACKAGES = ("pillow>=11.0", "tokenizers>=0.22")
 TRACE_PACKAGES = ("opentelemetry-exporter-otlp-proto-http>=1.30", "opentelemetry-sdk>=1.30")
 """What sends traces."""
 
+KEY_SHOWN = "YOUR-ADMIN-KEY"
+"""Stands for the administration key, which nothing prints."""
+
 
 def docker_run(settings: Settings) -> str:
     """The ``docker run`` line that serves ``settings.repository`` on the same ports of loopback."""
     inside = {"http": 8000, "grpc": 8001, "metrics": 8002}
-    triton = ["tritonserver", *common(replace(settings, host="0.0.0.0"), Path("/models"), inside)]
+    shown = replace(settings, host="0.0.0.0", admin_key=None if settings.admin_key is None else KEY_SHOWN)
+    triton = ["tritonserver", *common(shown, Path("/models"), inside)]
     words = ["docker", "run", "--rm", "--init", "--shm-size=2g", "-e", "PIP_BREAK_SYSTEM_PACKAGES=1"]
     for name, port in settings.ports.items():
         words += ["-p", f"127.0.0.1:{port or inside[name]}:{inside[name]}"]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import IO
 
-from dressform_server.lines import TRITON_LINE, TRITONS, Shape, as_it_comes
+from dressform_server.lines import OURS, TRITON_LINE, TRITONS, Shape, as_it_comes
 
 Echo = Callable[[str], None]
 
@@ -34,6 +34,7 @@ class Journal:
     def __init__(self, file: Path | None, echo: Echo | None, verbose: bool, shape: Shape = as_it_comes) -> None:
         """A journal that follows nothing yet."""
         self._file = file
+        self._file_fails = False
         self._echo = echo
         self._verbose = verbose
         self._shape = shape
@@ -73,17 +74,23 @@ class Journal:
         return any(_PORT_LOST.search(line) for line in self._lines)
 
     def _read(self, stream: IO[str]) -> None:
-        out = self._file.open("a", encoding="utf-8") if self._file else None
-        try:
+        with stream:
             for line in stream:
                 self._take(line.rstrip("\n"))
-                if out is not None:
-                    out.write(self._shape(line.rstrip("\n"), TRITONS) + "\n")
-                    out.flush()
-        finally:
-            stream.close()
-            if out is not None:
-                out.close()
+                self._write(line.rstrip("\n"))
+
+    def _write(self, line: str) -> None:
+        """Append to the file. Opened for each line, so that the file may be moved away at any time."""
+        if self._file is None:
+            return
+        try:
+            with self._file.open("ab", buffering=0) as out:
+                out.write((self._shape(line, TRITONS) + "\n").encode())
+            self._file_fails = False
+        except OSError as error:  # the disk is full, say: Triton's output is read on, or it would stand still
+            if not self._file_fails and self._echo is not None:
+                self._echo(self._shape(f"the log cannot be written: {error}", OURS))
+            self._file_fails = True
 
     def _take(self, line: str) -> None:
         self._lines.append(line)

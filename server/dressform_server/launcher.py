@@ -15,7 +15,7 @@ from dressform_server.access import read_key
 from dressform_server.errors import ServerError
 from dressform_server.lines import FORMATS, OURS, Shape
 from dressform_server.server import Server
-from dressform_server.supervision import Patience, Watch, fault
+from dressform_server.supervision import Patience, Watch, ended_by_itself, fault
 
 _LOOK_SECONDS = 0.2  # how often to look for a signal and for the end of Triton
 _SAME_SIGNAL_SECONDS = 1.0
@@ -119,11 +119,33 @@ def _until_fault(server: Server, signals: _Signals) -> str:
     Raises:
         _Asked: if a signal came before.
     """
-    assert server.pid is not None
-    with closing(Watch(server.settings.repository, server.pid)) as watch:
+    pid = server.pid
+    if pid is None:
+        return ended_by_itself(server)
+    with closing(Watch(server.settings.repository, pid)) as watch:
         while (found := fault(server, watch)) is None:
             _sleep(_LOOK_SECONDS, signals)
     return found
+
+
+def _run(server: Server, voice: _Voice, patience: Patience, signals: _Signals, ready_timeout: float | None) -> str:
+    """One run of a server that was started, until what ends it of itself.
+
+    Raises:
+        _Asked: if a signal came before.
+        StartFailed: if it does not become ready.
+    """
+    progress = _Progress(voice)
+
+    def report(ready: int, models: int) -> None:
+        if signals.came:
+            raise _Asked
+        progress(ready, models)
+
+    server.wait_ready(ready_timeout, report)
+    patience.ready()
+    voice.say(f"ready: {server.http_url}  {server.grpc_url}  {server.metrics_url}")
+    return _until_fault(server, signals)
 
 
 def _sleep(seconds: float, signals: _Signals) -> None:
@@ -135,29 +157,22 @@ def _sleep(seconds: float, signals: _Signals) -> None:
 
 
 def _serve(server: Server, voice: _Voice, ready_timeout: float | None, supervise: bool) -> int:
-    progress = _Progress(voice)
     with _Signals(server) as signals, server:
-
-        def report(ready: int, models: int) -> None:
-            if signals.came:
-                raise _Asked
-            progress(ready, models)
-
         patience = Patience()
         try:
-            while True:
-                server.wait_ready(ready_timeout, report)
-                patience.ready()
-                voice.say(f"ready: {server.http_url}  {server.grpc_url}  {server.metrics_url}")
-                fault = _until_fault(server, signals)
-                pause = patience.pause() if supervise else None
-                if pause is None:
-                    voice.say(f"dressform serve: {fault}")
-                    return 1
+            fault = _run(server, voice, patience, signals, ready_timeout)
+            while (pause := patience.pause() if supervise else None) is not None:
                 voice.say(f"dressform serve: {fault}; it is started anew" + (f" in {pause:g} s" if pause else ""))
                 server.kill()
                 _sleep(pause, signals)
-                server.restart()
+                try:
+                    server.restart()
+                    fault = _run(server, voice, patience, signals, ready_timeout)
+                except ServerError as error:  # it came up once: what is wrong may pass
+                    fault = str(error)
+            voice.say(f"dressform serve: {fault}")
+            server.kill()  # its requests cannot end any more: nothing to wait for
+            return 1
         except _Asked:
             pass
         voice.say(f"stopping: requests in flight have {server.settings.exit_timeout} s (another signal ends them)")

@@ -1,34 +1,43 @@
-"""NVIDIA's own Triton, in its container: ``python3 -m dressform_server.native REPOSITORY`` becomes ``tritonserver``.
+"""NVIDIA's own Triton, in its container: ``python3 -m dressform_server.native REPOSITORY`` runs ``tritonserver``.
 
 The entry point of ``docker/Dockerfile.gpu``. Options mean what they mean to ``dressform serve``, and Triton's own
-backends do the work. The process is replaced, so that nothing stands between Triton and the container's supervisor.
+backends do the work. At SIGTERM it finishes what is in flight; where a stage died or hangs it ends with status 1, for
+what runs the container to start it anew.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import signal
+import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from urllib.request import urlopen
 
+from dressform_server.drain import drain
 from dressform_server.errors import InstallationError, ServerError
 from dressform_server.flags import common, variables
 from dressform_server.launcher import add_shared_arguments, shared_options
 from dressform_server.ports import chosen_ports
+from dressform_server.process import UNLOAD_SECONDS
 from dressform_server.repository import Repository
 from dressform_server.settings import Settings
+from dressform_server.supervision import Watch
 
 TRITON = Path("/opt/tritonserver")
 """Where NVIDIA's container has its Triton."""
+_LOOK_SECONDS = 0.2
 
 
-def command(settings: Settings, triton: Path) -> list[str]:
+def command(settings: Settings, ports: Mapping[str, int], triton: Path) -> list[str]:
     """The program and its arguments.
 
     Raises:
-        ServerError: if there is no such Triton, no exported repository, none for an engine that this Triton has, or
-            a port is taken.
+        ServerError: if there is no such Triton, no exported repository, or none for an engine that this Triton has.
     """
     binary = triton / "bin" / "tritonserver"
     if not binary.is_file():
@@ -36,19 +45,63 @@ def command(settings: Settings, triton: Path) -> list[str]:
     repository = Repository.read(settings.repository)
     backends = frozenset(folder.name for folder in (triton / "backends").iterdir())
     repository.backend(settings.engine, backends, "Export for another engine (dressform-export --engine).")
-    ports = chosen_ports(settings.host, settings.ports)
     return [str(binary), *common(settings, repository.path, ports), *settings.triton_options]
 
 
+def attend(words: Sequence[str], settings: Settings, http_port: int) -> int:
+    """Run Triton, the command ``words``, until it ends or is to; the exit status.
+
+    Raises:
+        OSError: if it cannot be run.
+    """
+    asked: list[int] = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda came, _: asked.append(came))
+    with subprocess.Popen(words, env=os.environ | variables(settings), start_new_session=True) as triton:
+        try:
+            watch = None
+            while triton.poll() is None and not asked:
+                if watch is None and _ready(settings.host, http_port):
+                    watch = Watch(settings.repository, triton.pid)
+                if watch is not None and (wrong := watch.verdict()) is not None:
+                    print(f"dressform: {wrong}", file=sys.stderr)
+                    return 1
+                time.sleep(_LOOK_SECONDS)
+            if triton.returncode is not None:
+                return triton.returncode if triton.returncode >= 0 else 128 - triton.returncode
+            deadline = time.monotonic() + settings.exit_timeout
+            if watch is not None:
+                watch.close()
+                for line in drain(settings.repository, triton.pid, settings.exit_timeout):
+                    print(line, file=sys.stderr)
+            triton.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                triton.wait(max(0.0, deadline - time.monotonic()) + UNLOAD_SECONDS)
+            return 0
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(triton.pid, signal.SIGKILL)
+
+
+def _ready(host: str, port: int) -> bool:
+    """Whether the server has every model."""
+    here = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)
+    try:
+        with urlopen(f"http://{here}:{port}/v2/health/ready", timeout=2):
+            return True
+    except OSError:  # urllib's errors are OSErrors
+        return False
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Become Triton; the exit status where that fails."""
+    """The command; its exit status."""
     parser = argparse.ArgumentParser(prog="python3 -m dressform_server.native", description=__doc__)
     add_shared_arguments(parser)
     options = parser.parse_args(arguments)
     try:
         settings = Settings(options.repository, **shared_options(options))
-        words = command(settings, TRITON)
-        os.execve(words[0], words, os.environ | variables(settings))
+        ports = chosen_ports(settings.host, settings.ports)
+        return attend(command(settings, ports, TRITON), settings, ports["http"])
     except (ServerError, OSError) as error:
         print(f"dressform: {error}", file=sys.stderr)
         return 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -24,8 +25,9 @@ from dressform_server.settings import Settings, usable_cores
 
 _LEASH = Path(__file__).parent / "leash.py"
 _SHARED_MEMORY = Path("/dev/shm")
+_OWNER = re.compile(r"dressform_(?P<pid>\d+)_(?P<started>\d+)_")
 _NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
-_UNLOAD_SECONDS = 15.0  # beyond the drain, for Triton to unload its models
+UNLOAD_SECONDS = 15.0  # beyond the drain, for Triton to unload its models
 _LAST_BREATH_SECONDS = 2.0
 
 
@@ -55,7 +57,8 @@ class TritonProcess:
         self._settings = settings
         self._installation = installation
         self._ports = ports
-        self._shared_memory_prefix = f"dressform_{os.getpid()}_{secrets.token_hex(4)}_"
+        clear_left_over()
+        self._shared_memory_prefix = f"dressform_{os.getpid()}_{_started(os.getpid())}_{secrets.token_hex(4)}_"
         self._child: subprocess.Popen[str] | None = None
         self._failure: OSError | None = None
         self._reaping = threading.RLock()  # re-entered where a signal handler kills in mid-stop
@@ -82,11 +85,11 @@ class TritonProcess:
         self._ended.wait(timeout)
         return self._child.returncode if self._child is not None and self._ended.is_set() else None
 
-    def stop(self) -> None:
-        """Drain and end Triton; kill it where it has nothing to drain yet, or does not end in time."""
+    def stop(self, timeout: float) -> None:
+        """End Triton; kill it where it is not ready yet, or not gone ``timeout`` s later and some to unload."""
         if self.ready:
             self._signal_group(signal.SIGTERM)
-            self._ended.wait(self._settings.exit_timeout + _UNLOAD_SECONDS)
+            self._ended.wait(timeout + UNLOAD_SECONDS)
         self.kill()
         self._ended.wait()
 
@@ -162,6 +165,25 @@ class TritonProcess:
         with self._reaping, suppress(ProcessLookupError):
             if self._child is not None and self._child.returncode is None:
                 os.killpg(self._child.pid, number)
+
+
+def clear_left_over(folder: Path = _SHARED_MEMORY) -> None:
+    """Remove the segments of launchers that were killed: theirs alone, by process id and start time.
+
+    In a container every launcher may have the same id, and the folder may outlive it.
+    """
+    for segment in folder.glob("dressform_*"):
+        owner = _OWNER.match(segment.name)
+        if owner is not None and _started(int(owner["pid"])) != int(owner["started"]):
+            segment.unlink(missing_ok=True)
+
+
+def _started(pid: int) -> int | None:
+    """When the process started, in the kernel's ticks; None: there is none with this id."""
+    try:
+        return int(Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()[19])
+    except OSError:
+        return None
 
 
 @contextmanager

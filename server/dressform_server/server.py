@@ -173,10 +173,11 @@ class Server:
         """Let requests in flight finish (``exit_timeout`` seconds), end Triton and whatever it started."""
         run = self._run
         if run is not None:
-            if run.ready:
+            deadline = time.monotonic() + self.settings.exit_timeout
+            if run.ready and run.alive:
                 for line in drain(run.repository.path, run.pid, self.settings.exit_timeout):
                     self._say(line)
-            run.stop()
+            run.stop(max(0.0, deadline - time.monotonic()))
             self._run = None
 
     def kill(self) -> None:

@@ -14,7 +14,7 @@ STEADY_SECONDS = 120.0
 """A server that ran for so long is not failing in a row."""
 MAX_FAILURES = 5
 """In a row; then the command ends, and tells who started it."""
-_ALIVE, _ILL = 0, 1
+_ALIVE, _ILL, _SAYS = 0, 1, "alive: "
 
 
 class Watch:
@@ -33,8 +33,9 @@ class Watch:
         if self._process is None or self._process.poll() in (None, _ALIVE):
             return None
         assert self._process.stderr is not None
-        said = self._process.stderr.read().strip().removeprefix("alive: ")
-        return said if self._process.returncode == _ILL else None
+        said = self._process.stderr.read().strip()
+        judged = self._process.returncode == _ILL and said.startswith(_SAYS)  # else the script itself has failed
+        return said.removeprefix(_SAYS) if judged else None
 
     def close(self) -> None:
         """Look no more."""
@@ -51,7 +52,7 @@ class Patience:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._failures = 0
-        self._since = clock()
+        self._since: float | None = None
 
     def ready(self) -> None:
         """The server has come up."""
@@ -59,13 +60,17 @@ class Patience:
 
     def pause(self) -> float | None:
         """Seconds to wait before it is started anew after a failure; None: it failed too often."""
-        steady = self._clock() - self._since >= STEADY_SECONDS
+        steady = self._since is not None and self._clock() - self._since >= STEADY_SECONDS
+        self._since = None
         self._failures = 1 if steady else self._failures + 1
         return None if self._failures > MAX_FAILURES else 2.0 ** (self._failures - 1) - 1
 
 
 def fault(server: Server, watch: Watch) -> str | None:
     """What ended ``server``, or must end it."""
-    if server.pid is None:
-        return f"Triton ended by itself with status {server.wait()}"
-    return watch.verdict()
+    return ended_by_itself(server) if server.pid is None else watch.verdict()
+
+
+def ended_by_itself(server: Server) -> str:
+    """What is said of a server whose Triton is gone."""
+    return f"Triton ended by itself with status {server.wait()}"

@@ -6,8 +6,10 @@ import argparse
 import json
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,8 @@ import yaml
 
 from dressform_server import InstallationError, RepositoryError, Settings, launcher
 from dressform_server.container import IMAGE
-from dressform_server.native import command, main
+from dressform_server.native import _ready, command, main
+from dressform_server.ports import chosen_ports
 
 ROOT = Path(__file__).parents[2]
 DOCKER = ROOT / "docker"
@@ -166,6 +169,9 @@ def test_the_context_holds_what_is_copied_and_no_weights() -> None:
     assert tops == copied
 
 
+PORTS = {"http": 8000, "grpc": 8001, "metrics": 8002}
+
+
 @pytest.fixture
 def triton(tmp_path: Path) -> Path:
     """A folder like NVIDIA's /opt/tritonserver, whose program tells its arguments."""
@@ -189,8 +195,7 @@ def repository(tmp_path: Path) -> Path:
 
 
 def test_the_native_server_is_as_strict_as_the_embedded(triton: Path, repository: Path) -> None:
-    ports = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
-    words = command(Settings(repository, host="127.0.0.1", engine="cuda", exit_timeout=120, **ports), triton)
+    words = command(Settings(repository, host="127.0.0.1", engine="cuda", exit_timeout=120), PORTS, triton)
     assert words[0] == str(triton / "bin" / "tritonserver")
     assert {
         f"--model-repository={repository}",
@@ -208,14 +213,14 @@ def test_the_native_server_says_what_it_cannot_serve(
     triton: Path, repository: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(RepositoryError, match="'openvino' needs Triton's backend openvino"):
-        command(Settings(repository, engine="openvino", http_port=0, grpc_port=0, metrics_port=0), triton)
+        command(Settings(repository, engine="openvino"), PORTS, triton)
     with pytest.raises(InstallationError, match=r"missing: this is for NVIDIA's container; elsewhere: dressform serve"):
-        command(Settings(repository), triton / "nowhere")
+        command(Settings(repository), PORTS, triton / "nowhere")
     assert main([str(repository / "nowhere")]) == 1
     assert capsys.readouterr().err.startswith("dressform: ")
 
 
-def test_the_native_server_becomes_triton(triton: Path, repository: Path) -> None:
+def test_the_native_server_runs_triton(triton: Path, repository: Path) -> None:
     code = f"from pathlib import Path; from dressform_server import native; native.TRITON = Path({str(triton)!r})\n"
     words = ["--engine", "cuda", "--triton-option=--log-verbose=1"]
     words += [f"--{name}-port=0" for name in ("http", "grpc", "metrics")]
@@ -227,6 +232,65 @@ def test_the_native_server_becomes_triton(triton: Path, repository: Path) -> Non
     ).stdout.splitlines()
     assert "--model-config-name=cuda" in became
     assert became[-1] == "--log-verbose=1"
+
+
+STAND_IN = """
+import http.server, os, sys
+from pathlib import Path
+sys.path[:0] = sys.argv[1].split(os.pathsep)
+from jobs.heart import Heart
+from jobs.shared_file import server_path
+from jobs.table import JobTable
+table = JobTable.open(server_path(os.getpid()))
+if sys.argv[3] == "dead":
+    os.getpid, own = (lambda: 2**22 + 1), os.getpid  # an id that no process has
+    table.enrol("unet")
+    os.getpid = own
+else:
+    table.claim("", 3000)  # in flight for three seconds
+class Health(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+    def log_message(self, *_): pass
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[2])), Health).serve_forever()
+"""
+"""Serves health, and has a job table: what `attend` goes by."""
+
+
+def attended(tmp_path: Path, case: str) -> tuple[subprocess.Popen[str], int]:
+    """The native server around a stand-in for Triton, and its HTTP port."""
+    repository = tmp_path / "repository"
+    repository.mkdir()
+    shutil.copytree(ROOT / "model_repository" / "jobs", repository / "jobs")
+    shutil.copy(ROOT / "client" / "dressform_contract.py", repository)
+    port = chosen_ports("127.0.0.1", {"http": 0})["http"]
+    words = [sys.executable, "-c", STAND_IN, str(repository), str(port), case]
+    code = "import sys; from pathlib import Path; from dressform_server import native, settings\n"
+    code += f"known = settings.Settings(Path({str(repository)!r}), host='127.0.0.1', exit_timeout=30)\n"
+    code += f"sys.exit(native.attend({words!r}, known, {port}))"
+    return subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True), port
+
+
+def test_the_native_server_ends_where_a_stage_is_dead(tmp_path: Path) -> None:
+    native, _ = attended(tmp_path, "dead")
+    _, said = native.communicate(timeout=60)
+    assert (native.returncode, said) == (1, "dressform: the process of unet is dead\n")
+
+
+def test_the_native_server_finishes_what_is_in_flight(tmp_path: Path) -> None:
+    native, port = attended(tmp_path, "busy")
+    deadline = time.monotonic() + 30
+    while not _ready("127.0.0.1", port):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    time.sleep(0.5)  # `attend` has seen it too
+    native.send_signal(signal.SIGTERM)
+    began = time.monotonic()
+    _, said = native.communicate(timeout=60)
+    assert (native.returncode, said) == (0, "")
+    assert time.monotonic() - began > 1, "it waited for the job's lease"
+    assert not _ready("127.0.0.1", port)
 
 
 def test_operators_are_told_how_each_secret_is_made() -> None:

@@ -57,8 +57,33 @@ def test_it_waits_for_what_is_in_flight(table: JobTable) -> None:
 
 def test_it_waits_no_longer_than_it_may_and_not_for_the_dead(table: JobTable) -> None:
     table.claim("", 60_000)
-    assert not drain.drained(table, lambda: True, 0.2)
-    assert drain.drained(table, lambda: False, 60)
+    assert drain.drained(table, lambda: True, 0.2) == "1 requests were in flight after 0.2 s"
+    assert drain.drained(table, lambda: False, 60) is None
+
+
+def test_it_does_not_wait_for_what_a_dead_stage_had(table: JobTable) -> None:
+    table.claim("", 60_000)
+    stage = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    began = time.monotonic()
+    place = enrolled(table, stage.pid)
+    assert table.roll()[place].name == "denoise"
+    stage.communicate(b"")
+    left = drain.drained(table, lambda: True, 60)
+    assert left == "the process of denoise is dead, so 1 requests in flight cannot end"
+    assert time.monotonic() - began < 30
+
+
+def enrolled(table: JobTable, pid: int) -> int:
+    """Have the process ``pid`` on the roll as ``denoise``."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "getpid", lambda: pid)
+        return table.enrol("denoise")
+
+
+def test_it_waits_for_requests_without_a_slot(table: JobTable) -> None:
+    with table.unlisted_request():
+        assert drain.drained(table, lambda: True, 0.2) is not None
+    assert drain.drained(table, lambda: True, 0.2) is None
 
 
 @pytest.mark.parametrize(("claimed", "status"), [(False, 0), (True, 1)])

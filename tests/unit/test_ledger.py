@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from hypothesis import strategies as st
 
 from jobs import audit, usage
 from jobs.entry import Slot
-from jobs.ledger import LOST, OUTCOMES, SETTLE_NS, STAGES, Account, Ledger
+from jobs.ledger import ABANDONED, LOST, OUTCOMES, SETTLE_NS, STAGES, Account, Ledger
 from jobs.post import Mailbox, Post
 from jobs.table import JobTable
 from unit.denoise_fakes import Clock
@@ -104,6 +106,20 @@ def test_a_request_that_no_stage_saw_end_is_closed_when_its_slot_expires(
     assert account.seconds == pytest.approx(12)
 
 
+def test_who_leaves_is_no_fault_of_ours(table: JobTable, ledger: Ledger, clock: Clock) -> None:
+    """One marked and then broken off; one broken off when it had all its steps; one that nobody explains."""
+    slots = [table.claim(f"{number}{ID[1:]}", LEASE) for number in range(3)]
+    for slot in slots:
+        ledger.hear(news(slot, **FACTS, marks={"started": clock.now}))
+    table.cancel(f"0{ID[1:]}")
+    ledger.hear(news(slots[1], marks={"finished": clock.now}))
+    clock.now += 2 * LEASE * 10**6
+    ledger.sweep()
+    clock.now += SETTLE_NS
+    ends = [(one.outcome, one.code) for one in ledger.closed()]
+    assert ends == [("cancelled", "CANCELLED"), ("cancelled", ABANDONED), ("failed", LOST)]
+
+
 def test_a_slot_that_is_anothers_by_now_was_lost(table: JobTable, ledger: Ledger, clock: Clock) -> None:
     slot = table.claim(ID, LEASE)
     ledger.hear(news(slot, **FACTS, marks={"started": clock.now}))
@@ -133,7 +149,7 @@ def test_everything_that_is_over_is_closed_at_the_end(ledger: Ledger) -> None:
 
 def test_the_post_brings_what_many_threads_tell(tmp_path: Path) -> None:
     warnings: list[str] = []
-    mailbox = Mailbox(tmp_path / "x.post")
+    mailbox = Mailbox(warnings.append, tmp_path / "x.post")
     assert (tmp_path / "x.post").stat().st_mode & 0o077 == 0
     posts = [Post(warnings.append, tmp_path / "x.post") for _ in range(3)]
 
@@ -155,6 +171,18 @@ def test_the_post_brings_what_many_threads_tell(tmp_path: Path) -> None:
     mailbox.close()
     assert not (tmp_path / "x.post").exists()
     assert warnings == []
+
+
+def test_a_message_that_cannot_be_read_costs_itself_alone(tmp_path: Path) -> None:
+    warnings: list[str] = []
+    mailbox = Mailbox(warnings.append, tmp_path / "x.post")
+    sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    for message in (b'{"steps": 1}', b'{"steps": ', b'{"steps": 2}'):
+        sender.sendto(message, str(tmp_path / "x.post"))
+    sender.close()
+    assert mailbox.messages(1) == [{"steps": 1}, {"steps": 2}]
+    mailbox.close()
+    assert len(warnings) == 1
 
 
 def test_lost_post_is_told_once(tmp_path: Path) -> None:
@@ -179,6 +207,9 @@ class Meter:
 
     def observe(self, name: str, value: float, **labels: str) -> None:
         self.observed[(name, *labels.values())] = value
+
+    def declare(self, name: str, **labels: str) -> None:
+        self.counted[(name, *labels.values())] += 0
 
 
 def ended(outcome: str = "done", **facts: Any) -> Account:
@@ -209,8 +240,28 @@ def test_no_caller_can_fill_prometheus() -> None:
     requests = [key for key in meter.counted if key[0] == "dressform_requests_total"]
     assert len({key[5] for key in requests}) == usage.MOST_CLIENTS + 1
     assert len({key[3] for key in requests}) == usage.MOST_SIZES + 1
-    counts.count(ended(client="shop-0"))  # who was known stays known
+    counts.count(ended(client="shop-0", size="0x8"))  # who was known stays known
     assert sum(n for key, n in meter.counted.items() if "shop-0" in key[5:]) == 2
+
+
+def test_nor_can_many_that_mix_what_is_known() -> None:
+    meter = Meter()
+    counts = usage.Usage(meter)
+    for client in range(usage.MOST_CLIENTS):
+        for size in range(usage.MOST_SIZES):
+            counts.count(ended(client=f"shop-{client}", size=f"{8 * size}x8"))
+    requests = {key: n for key, n in meter.counted.items() if key[0] == "dressform_requests_total"}
+    assert len(requests) == usage.MOST_SERIES + 1
+    assert sum(requests.values()) == usage.MOST_CLIENTS * usage.MOST_SIZES
+
+
+def test_what_has_not_happened_yet_is_shown() -> None:
+    meter = Meter()
+    counts = usage.Usage(meter, ["tryon"])
+    shown = {key: n for key, n in meter.counted.items() if key[0] == "dressform_requests_ended_total"}
+    assert shown == {("dressform_requests_ended_total", "tryon", outcome): 0 for outcome in OUTCOMES}
+    counts.count(ended("failed"))
+    assert meter.counted["dressform_requests_ended_total", "tryon", "failed"] == 1
 
 
 def test_the_log_tells_no_id_while_the_audit_log_does() -> None:
@@ -247,7 +298,7 @@ def test_a_log_of_no_limit_is_never_renamed(tmp_path: Path) -> None:
 
 
 def test_telling_does_not_wait_for_a_reader_that_hangs(tmp_path: Path) -> None:
-    mailbox = Mailbox(tmp_path / "x.post")
+    mailbox = Mailbox(print, tmp_path / "x.post")
     post = Post(pytest.fail, tmp_path / "x.post")
     for number in range(2000):  # more than the kernel keeps for a reader: a send would block here
         post.tell(None, steps=number)
@@ -257,3 +308,12 @@ def test_telling_does_not_wait_for_a_reader_that_hangs(tmp_path: Path) -> None:
     assert [one["steps"] for one in heard] == list(range(2000))
     post.close()
     mailbox.close()
+
+
+def test_threads_share_the_audit_log(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    log = audit.AuditLog(str(path), max_bytes=5000)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda number: log.record("request", {"number": number}), range(300)))
+    kept = [json.loads(line)["number"] for file in tmp_path.iterdir() for line in file.read_text().splitlines()]
+    assert sorted(kept) == list(range(300))

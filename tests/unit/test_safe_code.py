@@ -19,7 +19,7 @@ ALLOWED = {
     ("server/dressform_server/installation.py", "system"): "platform.system(): a name",
     ("server/dressform_server/leash.py", "ctypes"): "prctl: Triton dies with its launcher",
     ("server/dressform_server/leash.py", "execv"): "becomes Triton",
-    ("server/dressform_server/native.py", "execve"): "becomes Triton",
+    ("server/dressform_server/native.py", "subprocess"): "starts Triton, with a list of arguments",
     ("model_repository/wire.py", "exec"): "pb_utils.InferenceRequest.exec: a call of another model",
 }
 """Each with its reason; none is given anything of a request."""

@@ -24,11 +24,12 @@ from dressform_server import (
 )
 from dressform_server import settings as settings_module
 from dressform_server.access import read_key
-from dressform_server.container import IMAGE, docker_run
+from dressform_server.container import IMAGE, KEY_SHOWN, docker_run
 from dressform_server.flags import common
 from dressform_server.journal import Journal, is_notable, reason_in
 from dressform_server.launcher import main
 from dressform_server.ports import chosen_ports
+from dressform_server.process import _started, clear_left_over
 from dressform_server.repository import Repository
 from dressform_server.settings import usable_cores
 from e2e.tls import certificates
@@ -211,6 +212,34 @@ def test_the_docker_line_names_an_absolute_folder() -> None:
     words = shlex.split(docker_run(Settings(Path("models"), http_port=0)))
     assert f"{Path.cwd()}/models:/models:ro" in words
     assert "127.0.0.1:8000:8000" in words
+
+
+def test_the_docker_line_does_not_tell_the_key() -> None:
+    line = docker_run(Settings(Path("models"), admin_key="0123456789abcdef"))
+    assert "0123456789abcdef" not in line
+    assert f"dressform-admin={KEY_SHOWN}" in line
+
+
+def test_a_full_disk_costs_the_log_alone() -> None:
+    shown: list[str] = []
+    journal = Journal(Path("/dev/full"), shown.append, verbose=True)
+    read, write = os.pipe()
+    journal.follow(os.fdopen(read))
+    with os.fdopen(write, "w") as triton:
+        triton.write("one\ntwo\nthree\n")
+    journal.finish()
+    assert [line for line in shown if "cannot be written" not in line] == ["one", "two", "three"]
+    assert sum("the log cannot be written: [Errno 28] No space left" in line for line in shown) == 1
+
+
+def test_segments_of_a_killed_launcher_are_removed_and_no_others(tmp_path: Path) -> None:
+    mine = _started(os.getpid())
+    names = [f"dressform_{os.getpid()}_{mine}_ab_shm", f"dressform_{os.getpid()}_{mine + 1 if mine else 0}_ab_shm"]
+    names += ["dressform_4194305_12_ab_shm", "dressform_else", "another"]
+    for name in names:
+        (tmp_path / name).touch()
+    clear_left_over(tmp_path)
+    assert sorted(file.name for file in tmp_path.iterdir()) == sorted([names[0], "dressform_else", "another"])
 
 
 def test_a_taken_port_is_named() -> None:

@@ -27,7 +27,7 @@ def table(tmp_path: Path) -> Iterator[JobTable]:
 
 @pytest.fixture
 def mailbox(tmp_path: Path) -> Iterator[Mailbox]:
-    opened = Mailbox(tmp_path / "table.post")
+    opened = Mailbox(print, tmp_path / "table.post")
     yield opened
     opened.close()
 

@@ -28,7 +28,7 @@ SERVICE = Dashboard(
                     "Requests",
                     "Requests that ended, however they did.",
                     "reqps",
-                    {"requests": rate("dressform_requests_total")},
+                    {"requests": rate("dressform_requests_ended_total")},
                     kind="stat",
                     width=4,
                     height=4,

@@ -46,8 +46,8 @@ class TritonPythonModel:
         self.heart = Heart(self.table, "jobs")
         self.meter = Recorder(*HEARTS, *USAGE)
         self.meter.level("dressform_start_time_seconds", time.time())
-        self.usage = Usage(self.meter)
-        self.mailbox, self.ledger = Mailbox(), Ledger(self.table)
+        self.usage = Usage(self.meter, tasks(self.manifest))
+        self.mailbox, self.ledger = Mailbox(pb_utils.Logger.log_warn), Ledger(self.table)
         self.closed = threading.Event()
         self.threads = [threading.Thread(target=run, daemon=True) for run in (self.tell, self.listen)]
         for thread in self.threads:
@@ -91,14 +91,16 @@ class TritonPythonModel:
     def account(self, accounts):
         """Count, write down and trace the requests that are over."""
         for account in accounts:
-            self.usage.count(account)
-            pb_utils.Logger.log_info(log_line(account))
             try:
+                self.usage.count(account)
+                pb_utils.Logger.log_info(log_line(account))
+                if self.tracer is not None:
+                    self.tracer.tell(account)
                 self.audit_log.record("request", facts(account))
             except OSError as error:  # the disk is full, say: the next may be written again
                 pb_utils.Logger.log_error(f"the audit log cannot be written: {error}")
-            if self.tracer is not None:
-                self.tracer.tell(account)
+            except Exception as error:  # the next is to be counted all the same
+                wire.internal(error)
 
     def execute(self, requests):
         """Each request on its own."""
@@ -185,6 +187,11 @@ class TritonPythonModel:
         self.meter.close()
         self.heart.close()
         self.table.close()
+
+
+def tasks(manifest):
+    """What the export serves."""
+    return ["inpaint", *["tryon"] * bool(manifest["tryon"]), *["mask"] * (manifest["parser"] is not None)]
 
 
 def tracer():

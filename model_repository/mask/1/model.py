@@ -35,14 +35,17 @@ class TritonPythonModel:
 
     def execute(self, requests):
         """Each request on its own."""
-        return [self.answered(request) for request in requests]
+        with self.table.unlisted_request():
+            return [self.answered(request) for request in requests]
 
     def answered(self, request):
         """The mask, or a coded error."""
         started = time.monotonic_ns()
-        facts = {"task": "mask", "id": request.request_id()}
+        facts = {"task": "mask"}
         try:
+            facts["id"] = wire.own_id(request)
             facts |= wire.caller(request)
+            wire.check_not_stopping(self.table)
             options = validated(wire.own_parameters(request), "mask")
             facts["category"] = options["category"]
             picture = decoded("person", wire.blob(request, "person"), decode)
@@ -54,7 +57,7 @@ class TritonPythonModel:
             check_deadline(milliseconds, options["deadline_ms"])
         except Exception as error:
             fault = wire.fault_of(error)
-            self.meter.count(REFUSED, reason=fault.code.lower())
+            wire.count_refusal(self.meter, fault)
             self.tell(facts, started, outcome=wire.refusal(fault), code=fault.code)
             return wire.refuse(fault)
         self.tell(facts, started, outcome="done", category=made.category)

@@ -20,7 +20,7 @@ from denoise.step_time import FRESH_SECONDS
 from jobs.entry import IdInUse, TableFull
 from jobs.heart import Heart
 from jobs.table import JobTable
-from metrics import REFUSED, Recorder
+from metrics import DUE, REFUSED, Recorder
 from preprocess.preparation import Export, Prepared, RawRequest, checked, prepare, timed, unet_calls, unet_rows
 from preprocess.prompts import PromptTokenizer
 
@@ -47,6 +47,8 @@ class TritonPythonModel:
         self.table = JobTable.open()
         self.heart = Heart(self.table, "preprocess")
         self.meter = Recorder(REFUSED)
+        for code in DUE:
+            self.meter.declare(REFUSED, reason=code.lower())
         self.post = wire.posted()
         self.parsing = ThreadPoolExecutor(PARSING_AT_ONCE, thread_name_prefix="parsing")
 
@@ -60,15 +62,16 @@ class TritonPythonModel:
         None where a thread answers later: the parser may take seconds, and nobody else should wait for it.
         """
         started = time.monotonic_ns()
-        facts = {"id": request.request_id(), "task": task_of(request), "marks": {"started": started}}
+        facts = {"task": task_of(request), "marks": {"started": started}}
         try:
+            facts["id"] = wire.own_id(request)
             facts |= wire.caller(request)
             raw = read(request)
             options = checked(raw, self.export)
             category = options["category"] if raw.task == "tryon" else ""
             facts |= {"size": f"{options['height']}x{options['width']}", "category": category}
             self.check_deadline(raw.task, options)
-            slot = self.claimed(request.request_id(), raw, options)
+            slot = self.claimed(facts["id"], raw, options)
         except Exception as error:
             return self.refused(error, None, **facts)
         self.post.tell(slot, **facts)
@@ -97,7 +100,7 @@ class TritonPythonModel:
     def refused(self, error, slot, marks=None, **facts):
         """The coded error that ``error`` stands for: the end of the request in ``slot``, or before it had one."""
         fault = wire.fault_of(error)
-        self.meter.count(REFUSED, reason=fault.code.lower())
+        wire.count_refusal(self.meter, fault)
         marks = {**(marks or {}), "ended": time.monotonic_ns()}
         self.post.tell(slot, outcome=wire.refusal(fault), code=fault.code, marks=marks, **facts)
         return wire.refuse(fault)
@@ -117,8 +120,7 @@ class TritonPythonModel:
 
     def claimed(self, request_id, raw, options):
         """A slot of the job table, unless the server is full or about to stop."""
-        if self.table.stopping:
-            raise wire.Refusal("STOPPING", "the server is about to stop and takes no new requests")
+        wire.check_not_stopping(self.table)
         health = self.table.health()
         lease = self.table.lease()
         alive = health is not None and time.monotonic_ns() - health.beat_ns < lease * 1_000_000
