@@ -11,20 +11,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tritonclient.grpc as triton
 from PIL import Image
 from tritonclient.utils import InferenceServerException
 
 from dressform import Client, InvalidRequest, Result
 from dressform_server import Server
+from e2e.raw import png, raw
 
 PNG_HEAD = b"\x89PNG\r\n\x1a\n"
-
-
-def png(image: Image.Image) -> bytes:
-    stream = io.BytesIO()
-    image.save(stream, "PNG")
-    return stream.getvalue()
 
 
 def bomb() -> bytes:
@@ -135,22 +129,12 @@ def test_bad_values(
     refused(lambda: client.inpaint(photo, mask, "a", **options), *words)
 
 
-def raw(server: Server, photo: Image.Image, mask: Image.Image, rows: int = 1, **call: Any) -> Any:
-    """A request by tritonclient itself, past our client."""
-    inputs = []
-    for name, value in {"image": png(photo), "mask": png(mask), "prompt": b"a"}.items():
-        tensor = triton.InferInput(name, [rows, 1], "BYTES")
-        tensor.set_data_from_numpy(np.array([[value]] * rows, np.object_))
-        inputs.append(tensor)
-    with triton.InferenceServerClient(server.grpc_url.removeprefix("grpc://")) as connection:
-        return connection.infer("inpaint", inputs, **call)
-
-
 @pytest.mark.parametrize(
     ("call", "words"),
     [
         ({"parameters": {"num_inferense_steps": 2}}, ["num_inferense_steps", "did you mean num_inference_steps"]),
         ({"parameters": {"zzz": 2}}, ["zzz", "known are"]),
+        ({"request_id": "x" * 150_000}, ["id must have at most 200 characters", "150000"]),
         ({"rows": 2}, ["batch-size"]),
         ({"sequence_id": 7, "sequence_start": True, "sequence_end": True}, ["sequence"]),
         ({"sequence_id": 7, "sequence_start": True}, ["sequence"]),

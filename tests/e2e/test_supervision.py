@@ -76,6 +76,37 @@ def test_a_lost_process_costs_seconds(
     assert supervised.launched.poll() is None
 
 
+def test_a_failure_while_loading_is_one_failure_more(supervised: Supervised) -> None:
+    family = psutil.Process(supervised.launched.pid)
+    first = family.children()[0]
+    first.kill()
+    wait_for(lambda: "it is started anew" in supervised.shown(), supervised.shown)
+    wait_for(lambda: any(child.pid != first.pid for child in family.children()), supervised.shown)
+    assert supervised.shown().count("ready: http") == 1
+    next(child for child in family.children() if child.pid != first.pid).kill()
+    wait_for(lambda: supervised.shown().count("ready: http") == 2, supervised.shown)
+    assert supervised.shown().count("it is started anew") == 2
+    assert supervised.launched.poll() is None
+
+
+def test_without_supervision_it_ends_at_once_whatever_is_in_flight(
+    tiny_tryon_repository: Path, tmp_path: Path, photo: Image.Image, mask: Image.Image
+) -> None:
+    log = tmp_path / "serve.log"
+    launched = launch(tiny_tryon_repository, "--no-supervise", "--exit-timeout", "90", log=log)
+    wait_for(lambda: "ready: http" in log.read_text(), log.read_text)
+    (address,) = re.findall(r"ready: .* grpc://(\S+)", log.read_text())
+    with Client(f"grpc://{address}", timeout=60, retries=0) as client:
+        handles = [client.submit_inpaint(photo, mask, "a coat", num_inference_steps=150) for _ in range(3)]
+        assert any(news.step > 0 for news in handles[0].progress())
+        stub_of(launched, "denoise").kill()
+        assert launched.wait(30) == 1
+        for handle in handles:
+            with pytest.raises(DressformError):
+                handle.result()
+    assert "the process of denoise is dead" in log.read_text()
+
+
 def test_a_flood_is_no_fault(supervised: Supervised, photo: Image.Image, mask: Image.Image) -> None:
     flood(supervised, photo, mask, seconds=8)
 

@@ -7,6 +7,7 @@ import re
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -17,10 +18,12 @@ import pytest
 from opentelemetry import context, trace
 from opentelemetry.sdk.trace import TracerProvider
 from PIL import Image
+from tritonclient.utils import InferenceServerException
 
 from dressform import Cancelled, Client, InvalidRequest
 from dressform_bench.request_trace import CALLER, TRACE_ID, Receiver, Span, receiving
 from dressform_server import Server
+from e2e.raw import raw
 from e2e.waiting import wait_until
 from jobs.ledger import STAGES
 
@@ -168,6 +171,28 @@ def test_every_outcome_is_counted_logged_and_written_down(told: Told, photo: Ima
         assert PROMPT not in text
     assert not any(ids[name] in lines for name in entries)
     assert '"event": "feedback"' in told.audit_log.read_text()
+
+
+def test_nobody_escapes_by_a_long_id(told: Told, photo: Image.Image, mask: Image.Image) -> None:
+    for request_id in ("x" * 150_000, "x" * 10_000, "one more"):
+        with suppress(InferenceServerException):
+            raw(told.server, photo, mask, request_id=request_id, headers={"dressform-client": "long-ids"})
+    wait_until(lambda: sum(entry["client"] == "long-ids" for entry in told.entries()) == 3, 30)
+    codes = [entry["code"] for entry in told.entries() if entry["client"] == "long-ids"]
+    assert codes == ["INVALID_ARGUMENT", "INVALID_ARGUMENT", ""]
+    assert told.metric("dressform_requests_refused_total", reason="invalid_argument") >= 2
+
+
+def test_a_call_that_its_sender_broke_off_is_no_failure(told: Told, photo: Image.Image, mask: Image.Image) -> None:
+    before = {name: told.metric("dressform_requests_ended_total", outcome=name) for name in ("cancelled", "failed")}
+    request_id = str(uuid.uuid4())
+    with pytest.raises(InferenceServerException, match="Deadline Exceeded"):
+        raw(told.server, photo, mask, request_id=request_id, client_timeout=0.2, parameters={"num_inference_steps": 99})
+    entry = told.entry(request_id)
+    assert (entry["outcome"], entry["code"], entry["steps"]) == ("cancelled", "ABANDONED", 99)
+    name = "dressform_requests_ended_total"
+    wait_until(lambda: told.metric(name, outcome="cancelled") == before["cancelled"] + 1, 10)
+    assert told.metric(name, outcome="failed") == before["failed"]
 
 
 def test_metrics_add_up(told: Told, photo: Image.Image, mask: Image.Image) -> None:

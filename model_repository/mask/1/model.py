@@ -43,8 +43,8 @@ class TritonPythonModel:
         started = time.monotonic_ns()
         facts = {"task": "mask"}
         try:
-            facts["id"] = wire.own_id(request)
             facts |= wire.caller(request)
+            facts["id"] = wire.own_id(request)
             wire.check_not_stopping(self.table)
             options = validated(wire.own_parameters(request), "mask")
             facts["category"] = options["category"]

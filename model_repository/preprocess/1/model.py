@@ -64,8 +64,8 @@ class TritonPythonModel:
         started = time.monotonic_ns()
         facts = {"task": task_of(request), "marks": {"started": started}}
         try:
-            facts["id"] = wire.own_id(request)
             facts |= wire.caller(request)
+            facts["id"] = wire.own_id(request)
             raw = read(request)
             options = checked(raw, self.export)
             category = options["category"] if raw.task == "tryon" else ""
