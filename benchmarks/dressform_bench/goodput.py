@@ -76,6 +76,7 @@ def summary(
         "within_slo": within,
         "goodput_per_s": _rounded(within / seconds),
         "share_within_slo": _rounded(within / len(outcomes)) if outcomes else None,
+        "share_interval": [_rounded(end) for end in interval(within, len(outcomes))] if outcomes else None,
         "p50_s": _rounded(percentile(latencies, 50)),
         "p95_s": _rounded(percentile(latencies, 95)),
         "p99_s": _rounded(percentile(latencies, 99)),
@@ -83,6 +84,14 @@ def summary(
         "mean_batch": _rounded(mean_batch(infos)),
         "p95_send_delay_ms": _rounded(percentile([1000 * (one.sent - one.due) for one in outcomes], 95)),
     }
+
+
+def interval(count: int, of: int, z: float = 1.96) -> tuple[float, float]:
+    """The 95 % interval of a share of ``count`` in ``of`` (Wilson, JASA 22 (158), 1927)."""
+    share, spread = count / of, z * z / of
+    middle = (share + spread / 2) / (1 + spread)
+    half = z / (1 + spread) * math.sqrt(share * (1 - share) / of + spread / of / 4)
+    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def _rounded(value: float | None) -> float | None:

@@ -10,7 +10,8 @@ One export is served twice: as it is (``batching: step``, jobs join and leave at
 ``batching: request`` (one fixed batch at a time; whoever comes later waits until all of it is done. A job of the batch
 is answered when its own last step is done, which is kinder than padding all to the longest). Both are up all the time
 and take turns; one alone is ever under load. After the rates that are asked for, the highest that keeps the SLO is
-looked for by bisection, for each of them.
+looked for by bisection, for each of them. A row's arrivals last ``--seconds``, and for as many ``--requests``; those
+due while the server fills (twice the longest SLO, at the start) are made and not counted.
 
 What the numbers mean, for each mode and offered rate:
 
@@ -18,7 +19,8 @@ What the numbers mean, for each mode and offered rate:
   server that does one request at a time with no gap, 1 / the mean of the mix's solo times (measured at the start, each
   after a pause). It is the limit without batching.
 - *goodput* (requests/s): those answered within the SLO, ``--slo`` × the solo time of their own kind. Its limit is the
-  offered rate. *share*: of all offered, refusals and errors included. The SLO is kept where the share is ``--kept``.
+  offered rate. *share*: of all offered, refusals and errors included, with its 95 % interval by Wilson (1927). The SLO
+  is kept where the share is ``--kept``.
 - *p50, p95, p99* (s): latency of answered requests, from when each was *due*. *slowdown*: latency over solo time.
 - *batch*: mean jobs in a UNet call. *refused*: the server was full. *failed*: any other error; their text is printed.
 - *interrupted*: jobs that sat out a UNet call between two steps of their own. With request-level batching it must be 0,
@@ -50,7 +52,7 @@ from PIL import Image
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from dressform import Client, DressformError, Options
-from dressform_bench import results, trace
+from dressform_bench import arguments, results, trace
 from dressform_bench.goodput import Outcome, kept_rate, next_load, summary
 from dressform_bench.models import built
 from dressform_bench.schedule import MIX, Arrival, Kind, Schedule, burst, capacity, poisson, ramp, replay
@@ -66,6 +68,7 @@ SETTINGS = (
     "slo",
     "kept",
     "seconds",
+    "requests",
     "repeats",
     "pixels",
     "seed",
@@ -108,13 +111,22 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--pattern", choices=PATTERNS, default="poisson", help="of the arrivals")
     parser.add_argument("--replay", type=Path, metavar="FILE", help="a trace whose times are the pattern")
     parser.add_argument("--batching", choices=MODES, nargs="+", default=MODES, help="how the server batches")
-    parser.add_argument("--loads", type=float, nargs="+", default=[0.5, 1, 1.5, 2], help="rates / solo capacity")
+    parser.add_argument(
+        "--loads", type=arguments.positive, nargs="+", default=[0.5, 1, 1.5, 2], help="rates / solo capacity"
+    )
     parser.add_argument("--refine", type=int, default=3, help="more rates tried between kept and not kept, each mode")
-    parser.add_argument("--slo", type=float, default=2.0, help="time limit of a request / its kind's solo time")
-    parser.add_argument("--kept", type=float, default=0.95, help="share of the requests that makes the SLO kept")
-    parser.add_argument("--seconds", type=float, default=5, help="of arrivals, for each mode, load and repeat")
-    parser.add_argument("--repeats", type=int, default=4, help="of everything, each with other arrivals")
-    parser.add_argument("--pixels", type=int, default=64, help="side of the pictures")
+    parser.add_argument(
+        "--slo", type=arguments.positive, default=2.0, help="time limit of a request / its kind's solo time"
+    )
+    parser.add_argument(
+        "--kept", type=arguments.share, default=0.95, help="share of the requests that makes the SLO kept"
+    )
+    parser.add_argument(
+        "--seconds", type=arguments.positive, default=30, help="of arrivals, for each mode and load, at least"
+    )
+    parser.add_argument("--requests", type=arguments.count, default=200, help="in them, about, at least (default 200)")
+    parser.add_argument("--repeats", type=arguments.count, default=2, help="parts, by turns, each with other arrivals")
+    parser.add_argument("--pixels", type=arguments.count, default=64, help="side of the pictures")
     parser.add_argument("--seed", type=int, default=0, help="of the arrivals")
     parser.add_argument("--onnx-threads", type=int, default=1, help="threads of ONNX Runtime (1: a core for the rest)")
     parser.add_argument("--repository", type=Path, help="an export to serve, instead of a tiny random pipeline's")
@@ -230,13 +242,14 @@ def measured(callers: Mapping[str, Caller], options: argparse.Namespace) -> dict
     solos = solo_times(callers)
     solo = {kind: statistics.median(seconds for mode in callers for seconds in solos[mode][kind]) for kind in MIX}
     limit = capacity(solo)
+    settle = 2 * options.slo * max(solo.values())
     print(f"limit without batching: {limit:.2f} requests/s (solo capacity)", flush=True)
 
     def rows_of(loads: Mapping[str, Sequence[float]]) -> list[dict[str, Any]]:
-        outcomes = alternated(callers, loads, limit, options)
+        outcomes = alternated(callers, loads, limit, settle, options)
         rows = []
         for (mode, load), found in outcomes.items():
-            figures = summary(found, solo, options.slo, options.seconds * options.repeats)
+            figures = summary(found, solo, options.slo, lasting(load * limit, options) * options.repeats)
             infos = [one.info for one in found if one.info is not None]
             figures["interrupted"] = trace.interrupted(trace.rows(infos))
             rows.append({"mode": mode, "load": load, **figures})
@@ -258,6 +271,11 @@ def measured(callers: Mapping[str, Caller], options: argparse.Namespace) -> dict
             mode: kept_rate([row for row in rows if row["mode"] == mode], options.kept) for mode in callers
         },
     }
+
+
+def lasting(rate: float, options: argparse.Namespace) -> float:
+    """Seconds of counted arrivals at ``rate`` (1/s), in each repeat."""
+    return float(max(options.seconds, options.requests / rate) / options.repeats)
 
 
 def solo_times(callers: Mapping[str, Caller], repeats: int = 7) -> dict[str, dict[Kind, list[float]]]:
@@ -284,9 +302,13 @@ def alternated(
     callers: Mapping[str, Caller],
     loads: Mapping[str, Sequence[float]],
     limit: float,
+    settle: float,
     options: argparse.Namespace,
 ) -> dict[tuple[str, float], list[Outcome]]:
-    """The outcomes of every mode's loads, all repeats together; modes take turns, and turns in who begins."""
+    """The outcomes of every mode's loads, all repeats together; modes take turns, and turns in who begins.
+
+    Those of the first ``settle`` seconds are left out.
+    """
     places = max(map(len, loads.values()), default=0)
     pairs = [(mode, loads[mode][place]) for place in range(places) for mode in loads if place < len(loads[mode])]
     outcomes: dict[tuple[str, float], list[Outcome]] = {pair: [] for pair in pairs}
@@ -297,8 +319,9 @@ def alternated(
             kept = {mode: stack.enter_context((options.infos / f"{mode}.jsonl").open("a")) for mode in callers}
         for repeat in range(options.repeats):
             for mode, load in pairs if repeat % 2 == 0 else pairs[::-1]:
-                schedule = options.schedule(load * limit, options.seconds, MIX, options.seed + repeat)
-                found = offered(callers[mode], schedule)
+                seconds = settle + lasting(load * limit, options)
+                schedule = options.schedule(load * limit, seconds, MIX, options.seed + repeat)
+                found = [one for one in offered(callers[mode], schedule) if one.due >= settle]
                 outcomes[mode, load] += found
                 _show_errors(mode, load, found)
                 for one in found if kept else ():
@@ -338,11 +361,12 @@ def _show_errors(mode: str, load: float, outcomes: Sequence[Outcome]) -> None:
 def _line(row: Mapping[str, Any]) -> str:
     return (
         f"load {row['load']:<4g} {row['mode']:7} offered {row['offered_per_s']:6.2f}/s  goodput "
-        f"{row['goodput_per_s']:6.2f}/s  share {row['share_within_slo'] or 0:4.0%}  p50 {row['p50_s']} s  "
-        f"p95 {row['p95_s']} s  p99 {row['p99_s']} s  slowdown p95 {row['p95_slowdown']}  batch {row['mean_batch']}  "
-        f"refused {row['refused']}  failed {row['failed']}  interrupted {row['interrupted']}"
+        f"{row['goodput_per_s']:6.2f}/s  share {row['share_within_slo'] or 0:4.0%} of {row['offered']}  "
+        f"p50 {row['p50_s']} s  p95 {row['p95_s']} s  p99 {row['p99_s']} s  slowdown p95 {row['p95_slowdown']}  "
+        f"batch {row['mean_batch']}  refused {row['refused']}  failed {row['failed']}  "
+        f"interrupted {row['interrupted']}"
     )
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(arguments.guarded(main))

@@ -57,7 +57,21 @@ def test_overhead(recorded: Any, tiny_repository: Path) -> None:
 
 
 def test_openloop(recorded: Any, tiny_repository: Path, tmp_path: Path) -> None:
-    words = ["--repository", tiny_repository, "--loads", 0.3, 6, "--seconds", 3, "--repeats", 1, "--refine", 1]
+    words = [
+        "--repository",
+        tiny_repository,
+        "--loads",
+        0.3,
+        6,
+        "--seconds",
+        3,
+        "--requests",
+        1,
+        "--repeats",
+        1,
+        "--refine",
+        1,
+    ]
     code, record = recorded(openloop.main, *words, "--infos", tmp_path / "infos", "--pattern", "burst")
     assert code == 0
     assert {row["mode"] for row in record["rows"]} == {"step", "request"}

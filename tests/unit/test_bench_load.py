@@ -6,8 +6,10 @@ import importlib.util
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -136,3 +138,30 @@ def test_a_mix_that_is_wrong_is_told(tmp_path: Path, content: str, sentence: str
     assert str(path) in str(caught.value)
     with pytest.raises(ValueError, match="must be a file, or one of inpaint, shop, not 'nowhere'"):
         Mix.read("nowhere")
+
+
+def test_ctrl_c_keeps_the_record(mix: Path, tmp_path: Path) -> None:
+    out, server = tmp_path / "load.jsonl", Kserve()
+    words = ("--headless", "-u", 2, "-r", 2, "--sample-seconds", 1, "--mix", mix, "--out", out, "HttpUser")
+    with http_server(server) as http:
+        command = [sys.executable, "-m", "dressform_bench.load", "--http", http.url, *map(str, words)]
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, env=ENVIRONMENT, start_new_session=True, text=True)
+        end = time.monotonic() + 60
+        while len(server.arrived) < 20:
+            assert time.monotonic() < end
+            time.sleep(0.1)
+        os.killpg(process.pid, signal.SIGINT)
+        _, log = process.communicate(timeout=60)
+    assert "KeyboardInterrupt" not in log, log  # of ours; Locust may tell of users that it stopped in a call
+    record = json.loads(out.read_text())
+    assert record["summary"]["requests"] >= 18
+    assert record["summary"]["requests_per_second"] > 0
+
+
+def test_a_mix_that_is_not_there_leaves_no_record(tmp_path: Path) -> None:
+    out = tmp_path / "load.jsonl"
+    process = load("--mix", tmp_path / "none.yaml", *TWO_USERS, "--out", out)
+    _, log = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert "none.yaml" in log
+    assert not out.exists()

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dressform_bench.goodput import Outcome, kept_rate, mean_batch, next_load, percentile, summary
+from dressform_bench.goodput import Outcome, interval, kept_rate, mean_batch, next_load, percentile, summary
 from dressform_bench.openloop import trace_times
 from dressform_bench.schedule import MIX, Kind, Schedule, burst, capacity, poisson, ramp, replay
 
@@ -153,3 +153,11 @@ def test_a_trace_has_times() -> None:
     assert trace_times(lines) == [0, 0.5, 1.5, 3.5]
     with pytest.raises(ValueError, match="line 2 of the trace has neither"):
         trace_times(['{"at": 7}', '{"time": 7}'])
+
+
+def test_few_requests_tell_little() -> None:
+    """Wilson's interval of 45 of 47, of 8 of 8 (whose lower end is n / (n + z²)), and of 950 of 1,000."""
+    assert interval(45, 47) == pytest.approx((0.8575, 0.9883), abs=1e-3)
+    assert interval(8, 8) == pytest.approx((8 / (8 + 1.96**2), 1), abs=1e-9)
+    assert interval(950, 1000) == pytest.approx((0.9347, 0.9618), abs=1e-3)
+    assert interval(0, 5)[0] == 0

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
-from dressform_bench.peers.__main__ import _peer, main, matrix_rate, of_export, table
+from dressform_bench.peers.__main__ import _peer, main, of_export, table
 from dressform_bench.peers.floor import Floor
+from dressform_bench.peers.matrix import matrix_rate
 from dressform_bench.peers.request import drawn_task, picture_file
 from dressform_export import ExportError, read_manifest
 
@@ -85,3 +88,16 @@ def test_either_a_size_or_both_folders(words: list[str], capsys: pytest.CaptureF
     with pytest.raises(SystemExit):
         main(words)
     assert "give --size, or --source and --export" in capsys.readouterr().err
+
+
+def test_an_inpaint_is_not_counted_as_high_as_a_tryon() -> None:
+    """The manifest's operations are of the two pictures of a try-on, one above the other."""
+    sizes = {"size": SimpleNamespace(height=128), "vae": SimpleNamespace(factor=8)}
+    counts = {"unet": 1000, "vae_decoder": 10}
+    unet, decoder = {"sample": np.zeros((2, 9, 16, 12))}, {"latents": np.zeros((1, 4, 16, 12))}
+    calls = [("unet", unet)] * 3 + [("vae_decoder", decoder)]
+    told = {}
+    for tryon in ("inpaint", "concat"):
+        manifest = SimpleNamespace(flops=counts, tryon=tryon, **sizes)
+        told[tryon] = Floor.flops.fget(SimpleNamespace(_manifest=manifest, _calls=calls))  # type: ignore[attr-defined]
+    assert told == {"inpaint": 3 * 2 * 1000 + 10, "concat": 3 * 2 * 500 + 10}

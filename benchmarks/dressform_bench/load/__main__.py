@@ -26,7 +26,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from dressform_bench import results
+from dressform_bench import arguments, results
 
 LOCUSTFILE = Path(__file__).with_name("locustfile.py")
 
@@ -39,10 +39,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.repository is not None:
             words += served(stack, options, folder / "triton.log")
         command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--series", str(folder / "series.json")]
-        code = subprocess.call([*command, *words])
+        with subprocess.Popen([*command, *words]) as locust:
+            try:
+                code = locust.wait()
+            except KeyboardInterrupt:  # Locust has heard it too: it ends, and writes what was measured
+                code = locust.wait()
         if not (folder / "series.json").is_file():  # a worker, or Locust said what is wrong
             return code
         found = json.loads((folder / "series.json").read_text(encoding="utf-8"))
+    if not found["summary"]["requests"]:
+        print("load: no request was made, so there is nothing to record", file=sys.stderr)
+        return code or 1
     settings = {"arguments": words}
     record = {**results.header("load", argv, settings), "model": options.model, **found}
     results.write(record, options.out)
@@ -77,4 +84,4 @@ def served(stack: ExitStack, options: argparse.Namespace, log: Path) -> list[str
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(arguments.guarded(main))

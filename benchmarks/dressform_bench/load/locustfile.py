@@ -91,7 +91,7 @@ class DressformUser(User):  # type: ignore[misc]
             result = self._asked(wanted)
         except DressformError as error:
             # Without the request id, which would make every failure a kind of its own.
-            self._report(wanted, time.perf_counter() - began, 0, type(error)(error.sentence))
+            self._report(wanted, None, 0, type(error)(error.sentence))
             gevent.sleep(error.retry_after if isinstance(error, Overloaded) else 1)
             return
         self._report(wanted, time.perf_counter() - began, sum(map(len, result.encoded)), None)
@@ -109,11 +109,12 @@ class DressformUser(User):  # type: ignore[misc]
         result: Result = call(**pictures, **words)
         return result
 
-    def _report(self, wanted: Kind, seconds: float, length: int, error: DressformError | None) -> None:
+    def _report(self, wanted: Kind, seconds: float | None, length: int, error: DressformError | None) -> None:
+        """``seconds`` are those of an answer: a failure has none, or it would count as a quick one."""
         self.environment.events.request.fire(
             request_type=self.protocol,
             name=wanted.name,
-            response_time=seconds * 1000,
+            response_time=None if seconds is None else seconds * 1000,
             response_length=length,
             exception=error,
             context={},

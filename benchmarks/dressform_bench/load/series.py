@@ -9,7 +9,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,33 +67,41 @@ def watch(environment: Environment, **_: Any) -> None:
         return
     options: Any = environment.parsed_options
     rows: list[dict[str, Any]] = []
-    began = time.monotonic()
-    first = Snapshot(began)
+    snapshots = [Snapshot(time.monotonic())]
+
+    def begin(**_: Any) -> None:
+        """Locust's page starts one test after the other, each with statistics of its own: the last is told."""
+        rows.clear()
+        snapshots[:] = [Snapshot(time.monotonic())]
 
     def sample() -> None:
-        last = first
         while True:
             gevent.sleep(options.sample_seconds)
-            now = Snapshot.of(environment)
             users = environment.runner.user_count if environment.runner else 0
-            held = memory_gigabytes(options.server_pid)
-            rows.append({"t": round(now.at - began, 1), "users": users, **now.since(last), "memory_gigabytes": held})
-            last = now
+            if not users:
+                continue
+            now, held = Snapshot.of(environment), memory_gigabytes(options.server_pid)
+            passed = round(now.at - snapshots[0].at, 1)
+            rows.append({"t": passed, "users": users, **now.since(snapshots[-1]), "memory_gigabytes": held})
+            snapshots.append(now)
 
     greenlet = gevent.spawn(sample)
 
     def finish(**_: Any) -> None:
         greenlet.kill()
         if options.series:
-            Path(options.series).write_text(json.dumps(measured(environment, first, rows)), encoding="utf-8")
+            end = min(time.monotonic(), snapshots[-1].at + options.sample_seconds)  # nobody was there after that
+            found = measured(environment, snapshots[0], end, rows)
+            Path(options.series).write_text(json.dumps(found), encoding="utf-8")
 
+    environment.events.test_start.add_listener(begin)
     environment.events.quitting.add_listener(finish)
 
 
-def measured(environment: Environment, first: Snapshot, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """The whole run: its summary, the samples, and the figures of each kind of request."""
+def measured(environment: Environment, first: Snapshot, end: float, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The whole run until ``end``: its summary, the samples, and the figures of each kind of request."""
     stats: Any = environment.stats
-    whole = Snapshot.of(environment).since(first)
+    whole = replace(Snapshot.of(environment), at=end).since(first)
     entries = [entry for entry in stats.entries.values() if entry.method != SERVER]
     return {
         "summary": {"requests": stats.total.num_requests, **whole},

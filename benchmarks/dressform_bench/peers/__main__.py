@@ -17,8 +17,9 @@ fast as the first peer, pictures a minute, seconds to the first picture (loading
 memory of all its processes (the sum of their own peaks, in which what they share counts for each), PSNR to the first
 peer's picture. A pipeline in a process paints for one user after the other; what is served batches them.
 
-Beside it the limit: the floating-point operations of a picture, counted at export, over the rate of a large matrix
-product, measured at the start; in FP32 for ``fp32`` peers, else in BF16, on a GPU in FP16. (Int8 may pass that.)
+Beside it the limit: the floating-point operations of a picture, counted at export, over the rate of a product of two
+large matrices, measured at the start, by the fastest of the libraries here; in FP32 for ``fp32`` peers, else in BF16,
+on a GPU in FP16. (Int8 may pass that.)
 
 With ``--device cuda`` the pipelines run on the first GPU, and of the export the engines ``cuda`` and the like.
 
@@ -36,7 +37,6 @@ import os
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -44,8 +44,9 @@ from typing import Any
 from PIL import Image
 
 import dressform_bench
-from dressform_bench import results
+from dressform_bench import arguments, results
 from dressform_bench.models import SIZES, built
+from dressform_bench.peers.matrix import matrix_rate
 from dressform_bench.peers.request import drawn_task, picture_file, pixels
 from dressform_bench.peers.worker import KINDS, OF_AN_ENGINE
 from dressform_export.engines import ENGINES
@@ -84,14 +85,16 @@ def main(argv: list[str] | None = None) -> int:
     rates = {name: matrix_rate(name, options.device) for name in ("float32", HALF[options.device])}
     runs: dict[str, list[dict[str, Any]]] = {peer: [] for peer in peers}
     errors: dict[str, str] = {}
-    for _ in range(options.rounds):
-        for peer in peers:
+    try:
+        for peer in list(peers) * options.rounds:
             if peer not in errors:
                 try:
                     runs[peer].append(run(peer, options, folder))
                 except RuntimeError as error:
                     errors[peer] = str(error)
                     print(f"{peer}: {error}", file=sys.stderr, flush=True)
+    except KeyboardInterrupt:
+        print("interrupted: the record holds what was measured until now", file=sys.stderr, flush=True)
     rows = table(peers, runs, folder, options.users, rates, manifest)
     for row in rows:
         print("".join(f"{'' if value is None else value!s:>22}" for value in row.values()))
@@ -122,10 +125,16 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--source", type=Path, metavar="PIPELINE", help="a pipeline's folder, instead of --size")
     parser.add_argument("--export", type=Path, metavar="REPOSITORY", help="its export, with the engines to be served")
     parser.add_argument("--device", choices=tuple(OTHERS), default="cpu", help="that all run on (default cpu)")
-    parser.add_argument("--steps", type=int, default=20, help="of a picture (default 20)")
-    parser.add_argument("--users", type=int, nargs="+", default=[1, 8], help="that ask at once (default 1 8)")
-    parser.add_argument("--images", type=int, default=1, help="timed rounds of each peer in its process (default 1)")
-    parser.add_argument("--rounds", type=int, default=1, help="of all peers, one after the other (default 1)")
+    parser.add_argument("--steps", type=arguments.count, default=20, help="of a picture (default 20)")
+    parser.add_argument(
+        "--users", type=arguments.count, nargs="+", default=[1, 8], help="that ask at once (default 1 8)"
+    )
+    parser.add_argument(
+        "--images", type=arguments.count, default=1, help="timed rounds of each peer in its process (default 1)"
+    )
+    parser.add_argument(
+        "--rounds", type=arguments.count, default=1, help="of all peers, one after the other (default 1)"
+    )
     parser.add_argument(
         "--peers",
         nargs="+",
@@ -146,26 +155,6 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     except ValueError:
         parser.error(f"--python must be PEER=PATH, not {' '.join(options.python)}")
     return options
-
-
-def matrix_rate(dtype: str, device: str = "cpu", seconds: float = 2.0) -> float:
-    """Floating-point operations per second of torch's product of two square matrices; the fastest of those tried."""
-    import torch
-
-    side = 2048 if device == "cpu" else 8192
-    matrix = torch.ones(side, side, dtype=getattr(torch, dtype), device=device)
-
-    def multiply() -> None:
-        product = matrix @ matrix
-        product[0, 0].item()  # on a GPU the call comes back before the product is there
-
-    multiply()
-    best, end = float("inf"), time.perf_counter() + seconds
-    while time.perf_counter() < end:
-        began = time.perf_counter()
-        multiply()
-        best = min(best, time.perf_counter() - began)
-    return float(2 * side**3 / best)
 
 
 def _peer(name: str) -> str:
@@ -206,7 +195,10 @@ def run(peer: str, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or [f"it ended with code {done.returncode}"])[-1]
         raise RuntimeError(reason)
-    first, *by_users = map(json.loads, done.stdout.splitlines())
+    try:
+        first, *by_users = map(json.loads, done.stdout.splitlines())
+    except ValueError:
+        raise RuntimeError(f"it told no figures, but {done.stdout[:200]!r}") from None
     for each in by_users:
         seconds = statistics.median(each["round_seconds"]) / each["users"]
         print(f"{peer}, {each['users']} users: {seconds:.2f} s a picture", file=sys.stderr, flush=True)
@@ -248,9 +240,7 @@ def table(
                     "seconds": round(seconds[peer], 3),
                     "images_per_minute": round(60 / seconds[peer], 3),
                     "times_as_fast": round(seconds[painted[0]] / seconds[peer], 2),
-                    "first_image_seconds": round(
-                        statistics.median(one["first_image_seconds"] for one in runs[peer]), 1
-                    ),
+                    "first_image_seconds": first_image(runs[peer]),
                     "peak_gigabytes": round(max(each["peak_bytes"] for each in found[peer]) / 1e9, 2),
                     "psnr": round(psnr(pictures[painted[0]], pictures[peer]), 1),
                     "limit_seconds": None if limit is None else round(limit, 3),
@@ -260,6 +250,12 @@ def table(
     return rows
 
 
+def first_image(runs: Sequence[Mapping[str, Any]]) -> float | None:
+    """Seconds to the first picture; None for peers that are not asked for one."""
+    known = [one["first_image_seconds"] for one in runs if one["first_image_seconds"] is not None]
+    return round(statistics.median(known), 1) if known else None
+
+
 def exact(peer: str, manifest: Manifest) -> bool:
     """Whether a peer computes in FP32."""
     _, _, engine = peer.partition(":")
@@ -267,4 +263,4 @@ def exact(peer: str, manifest: Manifest) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(arguments.guarded(main))

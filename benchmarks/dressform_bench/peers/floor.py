@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dressform_bench.peers.request import Task
-from dressform_export.manifest import read_manifest
+from dressform_export.manifest import Manifest, read_manifest
 from dressform_export.proof import GraphLeaves
 from dressform_export.trajectory import Pixels, paint
 
@@ -42,10 +42,23 @@ class Floor:
 
     @property
     def flops(self) -> float:
-        """Floating-point operations of the picture, if it has the export's default size, as counted at export."""
-        counts = self._manifest.flops
-        return float(sum(counts[name] * len(next(iter(inputs.values()))) for name, inputs in self._calls))
+        """Floating-point operations of the picture, if it has the export's default size, as counted at export.
+
+        The UNet's were counted at the latents of a try-on, which may have the garment's beside the person's; those of
+        another height are taken to cost in proportion (attention, which costs less then, is counted too high).
+        """
+        counts, counted_at = self._manifest.flops, usual_height(self._manifest)
+        total = 0.0
+        for name, inputs in self._calls:
+            share = inputs["sample"].shape[2] / counted_at if name == "unet" else 1.0
+            total += share * counts[name] * len(next(iter(inputs.values())))
+        return total
 
     def _remembered(self, name: str, inputs: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
         self._calls.append((name, dict(inputs)))
         return self._leaves(name, inputs)
+
+
+def usual_height(manifest: Manifest) -> int:
+    """Of the UNet's latents, in the call whose operations the manifest tells."""
+    return manifest.size.height // manifest.vae.factor * (2 if manifest.tryon == "concat" else 1)

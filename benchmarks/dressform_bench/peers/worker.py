@@ -12,6 +12,8 @@ A pipeline in a process paints for one user after the other, as behind a lock: i
 from __future__ import annotations
 
 import json
+import os
+import shlex
 import subprocess
 import sys
 import time
@@ -109,7 +111,9 @@ def exported_by(exporter: str, source: Path, out: Path) -> Path:
     if not folder.is_dir():
         partial = folder.with_name(f"{folder.name}.partial")
         command = [sys.executable, "-m", *EXPORTERS[exporter], str(source), str(partial)]
-        subprocess.run(command, check=True, stdout=sys.stderr)
+        done = subprocess.run(command, check=False, stdout=sys.stderr, stderr=subprocess.PIPE, text=True)
+        if done.returncode:
+            sys.exit(f"{shlex.join(command)}: {(done.stderr.strip().splitlines() or ['no word'])[-1]}")
         partial.rename(folder)
     return folder
 
@@ -184,6 +188,8 @@ OF_AN_ENGINE = ("bare", "served")
 def main() -> None:
     """Paint and tell."""
     peer, device, source, out, folder, steps, images, *users = sys.argv[1:]
+    told_to = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print is not what is told
     kind, _, engine = peer.partition(":")
     if kind in EXPORTERS:
         exported_by(kind, Path(source), Path(out))
@@ -191,14 +197,15 @@ def main() -> None:
     began = time.perf_counter()
     with KINDS[kind](Opening(Path(source), Path(out), engine, device)) as paint:
         paint(replace(task, steps=1), 1)
-        print(json.dumps({"first_image_seconds": time.perf_counter() - began}), flush=True)
+        first = None if kind == "bare" else time.perf_counter() - began  # which makes every call twice
+        print(json.dumps({"first_image_seconds": first}), file=told_to, flush=True)
         for count in map(int, users):
             if count > 1 and kind in OF_AN_ENGINE:  # what works on all together meets new shapes
                 paint(replace(task, steps=1), count)
             rounds = [paint(task, count) for _ in range(int(images))]
             seconds = [each.seconds for each in rounds]
             told = {"users": count, "round_seconds": seconds, "flops": rounds[-1].flops, "peak_bytes": peak()}
-            print(json.dumps(told), flush=True)
+            print(json.dumps(told), file=told_to, flush=True)
     Image.fromarray(rounds[-1].picture).save(Path(folder) / picture_file(peer))
 
 
@@ -209,8 +216,11 @@ def peak() -> int:
 
 
 def _peak(pid: int) -> int:
-    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
-    return 1024 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
+    try:
+        status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace")
+    except OSError:  # it has just ended
+        return 0
+    return 1024 * next((int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")), 0)
 
 
 if __name__ == "__main__":

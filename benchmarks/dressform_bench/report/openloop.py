@@ -27,7 +27,9 @@ _OTHER: Mapping[str, Any] = {"color": GREY, "marker": "^"}
 _COLUMNS: Sequence[Column] = (
     ("batching", "mode", str),
     ("offered, requests/s", "offered_per_s", short),
+    ("requests", "offered", "{:,}".format),
     ("within the SLO", "share_within_slo", percent),
+    ("95 % interval", "share_interval", lambda ends: f"{percent(ends[0])} to {percent(ends[1])}"),
     ("goodput, requests/s", "goodput_per_s", short),
     ("p50, s", "p50_s", short),
     ("p95, s", "p95_s", short),
@@ -62,7 +64,7 @@ def section(record: Mapping[str, Any]) -> Section:
     notes = (
         f"The SLO: an answer within {slo}, for {percent(record['kept_share'])} of the requests. Latency counts from "
         "when a request was due, so that an overloaded server cannot hide; refused and failed requests are not within "
-        "the SLO.",
+        "the SLO, and those due while the server fills are not counted.",
         f"Solo capacity, a server that takes one request at a time: {short(record['solo_capacity_per_s'])} requests/s.",
     )
     heading = f"Open loop: {record['model'] or 'a model'}, {_pattern(record['pattern'])}"

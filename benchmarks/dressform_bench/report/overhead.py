@@ -62,7 +62,8 @@ def section(record: Mapping[str, Any]) -> Section:
     what += [str(record["settings"]["engine"])] if record["settings"].get("engine") else []
     note = (
         "The bare engine makes the calls of one picture's trajectory with as many times its rows as there are jobs, "
-        "with nothing around them. Parts are means over all requests, and add up to the time of one."
+        "with nothing around them. Parts are those of the request whose time is the median; the ratio is the median "
+        "of those of each repeat's own pair."
     )
     return Section(f"Overhead: {', '.join(what)}", finding(record), (note,), tuple(parts))
 
@@ -76,6 +77,9 @@ def finding(record: Mapping[str, Any]) -> str:
     parts = rows[0]["parts_ms"]
     around = sum(value for name, value in parts.items() if name not in ENGINE)
     alone = f"; of a request alone {short(around)} ms ({percent(around / sum(parts.values()))}) are not the graphs'"
+    longer = sum(parts.values()) - around - 1000 * rows[0]["bare_seconds"]
+    if longer > 0:
+        alone += f", which themselves take {short(longer)} ms longer than bare"
     return f"Served takes {listed(ratios)} of the bare engine's time" + (alone if rows[0]["jobs"] == 1 else "")
 
 

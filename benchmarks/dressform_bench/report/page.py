@@ -29,7 +29,8 @@ th, td { border-bottom: 1px solid #ddd; padding: .25rem .7rem .25rem 0; text-ali
 th { color: #555; font-weight: 600; vertical-align: bottom }
 th:first-child, td:first-child, .words td, .words th { text-align: left }
 code { font: .9em ui-monospace, monospace }
-td code { overflow-wrap: anywhere }
+td code { white-space: nowrap }
+.words td code { white-space: normal; overflow-wrap: anywhere }
 pre { background: #f5f5f5; padding: .6rem .8rem; white-space: pre-wrap; overflow-wrap: anywhere; font-size: .85rem }
 summary { cursor: pointer; font-weight: 600; font-size: .9rem }
 @media (max-width: 44rem) {

@@ -93,6 +93,9 @@ def finding(record: Mapping[str, Any]) -> str:
         if rival not in (first, best) and _kind(best) == "served":
             against.append(rival)
         faster = listed([_faster(usable[peer] / usable[best], peer) for peer in against])
+        if _kind(best) != "served" and (ours := [peer for peer in usable if _kind(peer) == "served"]):
+            own = min(ours, key=lambda peer: usable[peer])
+            faster += f"{', ' if faster else ''}against {seconds(usable[own])} of {own}"
         who = "one user" if users == 1 else counted(users, "user")
         sentences.append(
             f"for {who} {best} takes {seconds(usable[best])} a picture" + (f", {faster}" if faster else "")
@@ -115,14 +118,14 @@ def _notes(record: Mapping[str, Any], rows: Sequence[Row]) -> list[str]:
     if rates and count:
         told = listed([f"{short(rate / 1e9)} GFLOP/s in {name}" for name, rate in rates.items()])
         notes.append(
-            f"The limit is {short(count / 1e9)} GFLOP a picture, counted at export, over the rate of a large matrix "
-            f"product, measured at the start: {told}."
+            f"The limit is {short(count / 1e9)} GFLOP a picture, counted at export, over the rate of a product of "
+            f"two large matrices, measured at the start: {told}."
         )
     beyond = [row["peer"] for row in rows if (row.get("share_of_limit") or 0) > 1]
     if beyond:
         notes.append(
-            f"{listed(sorted(set(beyond)))} went beyond that limit: the machine gave more to the peer than to the "
-            "product (int8 may pass the limit of BF16)."
+            f"{listed(sorted(set(beyond)))} went beyond that limit: the product was not the fastest that this machine "
+            "can do (int8 may pass the limit of BF16)."
         )
     return notes
 
@@ -156,8 +159,10 @@ def _summary(rows: Sequence[Row]) -> Table:
                 "–" if last.get("psnr") is None else f"{last['psnr']:.0f}",
             )
         )
+    first = rows[0]["peer"]
     head = ("peer", *(f"s a picture, {counted(count, 'user')}" for count in users))
-    head += (*(f"times as fast, {counted(count, 'user')}" for count in users), "peak memory, GB", "PSNR, dB")
+    head += tuple(f"times as fast as {first}, {counted(count, 'user')}" for count in users)
+    head += ("peak memory, GB", f"PSNR to {first}, dB")
     return Table("summary", "All peers", head, tuple(cells))
 
 

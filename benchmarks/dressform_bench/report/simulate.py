@@ -29,7 +29,7 @@ FIGURES = {"p50_s": ("p50", "s"), "p95_s": ("p95", "s"), "goodput_per_s": ("good
 _COLUMNS: Sequence[Column] = (
     ("servers", "servers", str),
     ("routing", "routing", lambda name: _words(name)),
-    ("offered, requests/s", "rate_per_s", short),
+    ("offered, requests/s", "offered_per_s", short),
     ("within the SLO", "share_within_slo", percent),
     ("goodput, requests/s", "goodput_per_s", short),
     ("p50, s", "p50_s", short),
@@ -160,7 +160,8 @@ def _validation_table(validation: Sequence[Row]) -> Table:
     ]
     cells = tuple(
         (
-            short(row["rate_per_s"]),
+            short(row["measured"].get("offered_per_s") or row["rate_per_s"]),
+            f"{row['measured']['offered']:,}" if "offered" in row["measured"] else "–",
             f"{name}, {unit}",
             short(row["measured"][key]),
             short(row["simulated"][key]),
@@ -170,7 +171,7 @@ def _validation_table(validation: Sequence[Row]) -> Table:
         for row in validation
         for key, (name, unit) in FIGURES.items()
     )
-    head = ("offered, requests/s", "figure", "measured", "simulated", "error", *(name for _, name in extra))
+    head = ("offered, requests/s", "requests", "figure", "measured", "simulated", "error", *(name for _, name in extra))
     return Table("validation", "The simulation beside a real server, with the same arrivals", head, cells)
 
 
@@ -286,7 +287,7 @@ def _axis_of_servers(axes: Axes, fleets: Sequence[int], narrow: bool) -> None:
 
 def _draw_validation(figure: FigureBase, narrow: bool, validation: Sequence[Row]) -> None:
     rows = sorted(validation, key=lambda row: row["rate_per_s"])
-    rates = [row["rate_per_s"] for row in rows]
+    rates = [row["measured"].get("offered_per_s") or row["rate_per_s"] for row in rows]
     every = in_a_row(figure, len(FIGURES), narrow)
     for axes, (key, (name, unit)) in zip(every, FIGURES.items()):
         for which, colour, marker, line in (("measured", INK, "o", "-"), ("simulated", BLUE, "D", "--")):
@@ -297,7 +298,7 @@ def _draw_validation(figure: FigureBase, narrow: bool, validation: Sequence[Row]
                 higher = max(row["measured"][key], row["simulated"][key])
                 axes.annotate(
                     _signed(row["error"][key]),
-                    (row["rate_per_s"], higher),
+                    (row["measured"].get("offered_per_s") or row["rate_per_s"], higher),
                     (0, 7),
                     textcoords="offset points",
                     ha="center",

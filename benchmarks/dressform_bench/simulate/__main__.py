@@ -41,7 +41,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from dressform_bench import results
+from dressform_bench import arguments, results
 from dressform_bench.simulate.events import ROUTING
 from dressform_bench.simulate.fleet import Study
 from dressform_bench.simulate.server import BATCHING, Limits
@@ -111,64 +111,46 @@ def _parser() -> argparse.ArgumentParser:
     source.add_argument(
         "--validate", type=Path, metavar="EXPORT", help="step times measured on a server of it, and errors"
     )
-    parser.add_argument("--servers", type=_count, nargs="+", default=[1, 4, 16, 64, 256], help="sizes of the fleets")
-    parser.add_argument("--loads", type=_positive, nargs="+", default=[0.5, 1, 2], help="rates / solo capacity")
+    parser.add_argument(
+        "--servers", type=arguments.count, nargs="+", default=[1, 4, 16, 64, 256], help="sizes of the fleets"
+    )
+    parser.add_argument(
+        "--loads", type=arguments.positive, nargs="+", default=[0.5, 1, 2], help="rates / solo capacity"
+    )
     parser.add_argument("--routing", choices=ROUTING, nargs="+", default=list(ROUTING), help="of requests to servers")
     parser.add_argument("--batching", choices=BATCHING, default="step", help="how the servers batch")
-    parser.add_argument("--rates", type=_positive, nargs="*", help="requests/s to find the number of servers for")
-    parser.add_argument("--slo", type=_positive, default=2.0, help="time limit of a request / its kind's solo time")
-    parser.add_argument("--kept", type=_share, default=0.95, help="share of the requests that makes the SLO kept")
     parser.add_argument(
-        "--seconds", type=_positive, help=f"of arrivals in a row, at least ({MEAN_SOLOS} mean solo times)"
+        "--rates", type=arguments.positive, nargs="*", help="requests/s to find the number of servers for"
     )
-    parser.add_argument("--requests", type=_count, default=1000, help="in a row, at least (default 1000)")
+    parser.add_argument(
+        "--slo", type=arguments.positive, default=2.0, help="time limit of a request / its kind's solo time"
+    )
+    parser.add_argument(
+        "--kept", type=arguments.share, default=0.95, help="share of the requests that makes the SLO kept"
+    )
+    parser.add_argument(
+        "--seconds", type=arguments.positive, help=f"of arrivals in a row, at least ({MEAN_SOLOS} mean solo times)"
+    )
+    parser.add_argument("--requests", type=arguments.count, default=1000, help="in a row, at least (default 1000)")
     parser.add_argument("--seed", type=int, default=0, help="of the arrivals")
-    parser.add_argument("--max-rows", type=_count, help="rows of a UNet call; default the export's")
+    parser.add_argument("--max-rows", type=arguments.count, help="rows of a UNet call; default the export's")
     parser.add_argument("--engine", help="of the export; default its own default")
-    parser.add_argument("--validate-loads", type=_positive, nargs="+", default=[0.5, 1, 1.5], metavar="LOAD")
-    parser.add_argument("--validate-seconds", type=_positive, default=10.0, help="of arrivals, for each load, twice")
+    parser.add_argument("--validate-loads", type=arguments.positive, nargs="+", default=[0.5, 1, 1.5], metavar="LOAD")
     parser.add_argument(
-        "--device", type=_seconds, nargs=2, metavar=("A", "B"), help="validate with a UNet asleep for A + B × rows s"
+        "--validate-seconds", type=arguments.positive, default=60.0, help="of arrivals, for each load, twice"
     )
-    parser.add_argument("--pixels", type=_count, default=64, help="side of the pictures that validate")
-    parser.add_argument("--onnx-threads", type=_count, default=1, help="of the server that validates")
+    parser.add_argument(
+        "--device",
+        type=arguments.seconds,
+        nargs=2,
+        metavar=("A", "B"),
+        help="validate with a UNet asleep for A + B × rows s",
+    )
+    parser.add_argument("--pixels", type=arguments.count, default=64, help="side of the pictures that validate")
+    parser.add_argument("--onnx-threads", type=arguments.count, default=1, help="of the server that validates")
     parser.add_argument("--model", help="its name in the record")
     parser.add_argument("--out", type=Path, metavar="FILE.jsonl", help="file that the record is appended to")
     return parser
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a number from 1, not {text!r}")
-    return int(text)
-
-
-def _positive(text: str) -> float:
-    value = _number(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be above 0, not {text}")
-    return value
-
-
-def _seconds(text: str) -> float:
-    value = _number(text)
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be at least 0, not {text}")
-    return value
-
-
-def _share(text: str) -> float:
-    value = _number(text)
-    if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(f"must be above 0 and at most 1, not {text}")
-    return value
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"must be a number, not {text!r}") from None
 
 
 def _times(options: argparse.Namespace) -> StepTimes:

@@ -96,7 +96,7 @@ def compared(
         summary([one for part in parts for one in part], solo, slo, seconds * len(parts)) for parts in (runs, own)
     )
     simulation, *each = (summary(one, solo, slo, seconds) for one in (expected, *runs))
-    names = (*FIGURES, "share_within_slo", "mean_batch", "refused", "failed")
+    names = (*FIGURES, "offered", "offered_per_s", "share_within_slo", "mean_batch", "refused", "failed")
     return {
         "measured": {name: together[name] for name in names},
         "simulated": {name: simulation[name] for name in names},

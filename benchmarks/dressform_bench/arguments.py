@@ -1,0 +1,58 @@
+"""What the benchmarks take on their command lines, and how they end where it is of no use."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+
+from dressform import DressformError
+from dressform_export.errors import ExportError
+from dressform_server import ServerError
+
+
+def guarded(main: Callable[[], int]) -> int:
+    """The exit code of ``main``; 2 with a sentence where an export, a server or a file is at fault."""
+    try:
+        return main()
+    except (ExportError, ServerError, DressformError, OSError) as error:
+        print(f"dressform bench: {error}", file=sys.stderr)
+        return 2
+
+
+def count(text: str) -> int:
+    """A number from 1 on."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a number from 1, not {text!r}")
+    return int(text)
+
+
+def positive(text: str) -> float:
+    """A number above 0."""
+    value = _number(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be above 0, not {text}")
+    return value
+
+
+def seconds(text: str) -> float:
+    """A number from 0 on."""
+    value = _number(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be at least 0, not {text}")
+    return value
+
+
+def share(text: str) -> float:
+    """A number above 0, up to 1."""
+    value = _number(text)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"must be above 0 and at most 1, not {text}")
+    return value
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a number, not {text!r}") from None
