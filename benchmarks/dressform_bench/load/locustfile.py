@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import logging
 import random
 import statistics
 import time
@@ -35,6 +36,7 @@ from dressform_bench.load.mix import Kind, Mix, Wardrobe
 
 # locust has patched the standard library by now; gRPC has to be told before its first channel.
 grpc.experimental.gevent.init_gevent()
+logging.getLogger("httpx").setLevel(logging.WARNING)  # it tells of each request
 
 _EVENTS: Any = events  # its methods are untyped
 
