@@ -29,7 +29,7 @@ _COLUMNS: Sequence[Column] = (
     ("offered, requests/s", "offered_per_s", short),
     ("requests", "offered", "{:,}".format),
     ("within the SLO", "share_within_slo", percent),
-    ("95 % interval", "share_interval", lambda ends: f"{percent(ends[0])} to {percent(ends[1])}"),
+    ("95 % interval", "share_interval", lambda ends: _ends(ends)),
     ("goodput, requests/s", "goodput_per_s", short),
     ("p50, s", "p50_s", short),
     ("p95, s", "p95_s", short),
@@ -55,10 +55,9 @@ def section(record: Mapping[str, Any]) -> Section:
                 (4.3, 8.4),
             )
         )
-    kept = tuple(
-        (mode, short(rate) if rate else "none of those tried") for mode, rate in record["slo_rate_per_s"].items()
-    )
-    parts.append(Table("kept", "The highest rate that keeps the SLO", ("batching", "requests/s"), kept))
+    kept = tuple(_kept(mode, rate, _of(record, mode)) for mode, rate in record["slo_rate_per_s"].items())
+    head = ("batching", "requests/s", "requests", "within the SLO", "95 % interval")
+    parts.append(Table("kept", "The highest rate that keeps the SLO", head, kept))
     parts.append(columns("rates", "Every rate that was tried", _COLUMNS, rows))
     slo = record["slo"].replace(" x ", " × ")
     notes = (
@@ -69,6 +68,19 @@ def section(record: Mapping[str, Any]) -> Section:
     )
     heading = f"Open loop: {record['model'] or 'a model'}, {_pattern(record['pattern'])}"
     return Section(heading, finding(record), notes, tuple(parts))
+
+
+def _kept(mode: str, rate: float, rows: Sequence[Row]) -> tuple[str, ...]:
+    """A mode's highest rate that keeps the SLO, and how many requests tell so."""
+    row = next((row for row in rows if rate and row["offered_per_s"] == rate), None)
+    if row is None:
+        return mode, "none of those tried", "–", "–", "–"
+    told = mode, short(rate), f"{row['offered']:,}", percent(row["share_within_slo"])
+    return *told, _ends(row["share_interval"]) if row.get("share_interval") else "–"
+
+
+def _ends(interval: Sequence[float]) -> str:
+    return f"{percent(interval[0])} to {percent(interval[1])}"
 
 
 def finding(record: Mapping[str, Any]) -> str:
@@ -133,10 +145,11 @@ def _draw(figure: FigureBase, narrow: bool, record: Mapping[str, Any]) -> None:
     share.annotate(
         f"kept: {percent(kept)}",
         (1.0, kept),
-        (0, 3),
+        (0, 22),
         xycoords=("axes fraction", "data"),
         textcoords="offset points",
         ha="right",
+        va="top",
         size=8.5,
     )
     share.set(ylim=(0, 1.1), ylabel="share of the requests")
@@ -157,10 +170,15 @@ def _draw(figure: FigureBase, narrow: bool, record: Mapping[str, Any]) -> None:
     )
     goodput.set(ylim=(0, 1.18 * best), ylabel="requests / s within the SLO")
     goodput.set_title("Goodput")
-    latency.set(yscale="log", ylabel="s, answered requests")
-    latency.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    latency.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    latency.yaxis.set_minor_formatter(NullFormatter())
+    latency.set(ylabel="s, answered requests")
+    latencies = [row["p95_s"] for row in record["rows"] if row["p95_s"]]
+    if latencies and max(latencies) > 5 * min(latencies):
+        latency.set(yscale="log")
+        latency.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        latency.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        latency.yaxis.set_minor_formatter(NullFormatter())
+    elif latencies:
+        latency.set(ylim=(0, 1.1 * max(latencies)))
     latency.set_title("p95 latency")
     solo = record["solo_capacity_per_s"]
     for axes in (share, goodput, latency):
