@@ -121,12 +121,13 @@ class Ledger:
     def _ended(self, slot: Slot, account: Account) -> tuple[str, str] | None:
         """Outcome and code of the job by the table; None if it is in flight."""
         entry = self._table.entry(slot)
-        if entry is not None and not entry.progress.ended:
-            return None
-        if entry is not None and entry.progress.state == "done":
-            return "done", ""
-        if entry is not None and (entry.cancelled or entry.progress.state == "cancelled"):
-            return "cancelled", "CANCELLED"
+        if entry is not None:  # else its slot is another's by now
+            if not entry.progress.ended:
+                return None
+            if entry.progress.state == "done":
+                return "done", ""
+            if entry.cancelled or entry.progress.state == "cancelled":
+                return "cancelled", "CANCELLED"
         return ("cancelled", ABANDONED) if "finished" in account.marks else ("failed", LOST)
 
     def closed(self, everything: bool = False) -> list[Account]:

@@ -75,9 +75,10 @@ class Journal:
 
     def _read(self, stream: IO[str]) -> None:
         with stream:
-            for line in stream:
-                self._take(line.rstrip("\n"))
-                self._write(line.rstrip("\n"))
+            for ended_line in stream:
+                line = ended_line.rstrip("\n")
+                self._take(line)
+                self._write(line)
 
     def _write(self, line: str) -> None:
         """Append to the file. Opened for each line, so that the file may be moved away at any time."""

@@ -16,11 +16,11 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from urllib.request import urlopen
 
 from dressform_server.drain import drain
 from dressform_server.errors import InstallationError, ServerError
 from dressform_server.flags import common, variables
+from dressform_server.health import address, answers_ready
 from dressform_server.launcher import add_shared_arguments, shared_options
 from dressform_server.ports import chosen_ports
 from dressform_server.process import UNLOAD_SECONDS
@@ -61,7 +61,7 @@ def attend(words: Sequence[str], settings: Settings, http_port: int) -> int:
         try:
             watch = None
             while triton.poll() is None and not asked:
-                if watch is None and _ready(settings.host, http_port):
+                if watch is None and answers_ready(address(settings.host, http_port)):
                     watch = Watch(settings.repository, triton.pid)
                 if watch is not None and (wrong := watch.verdict()) is not None:
                     print(f"dressform: {wrong}", file=sys.stderr)
@@ -81,16 +81,6 @@ def attend(words: Sequence[str], settings: Settings, http_port: int) -> int:
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(triton.pid, signal.SIGKILL)
-
-
-def _ready(host: str, port: int) -> bool:
-    """Whether the server has every model."""
-    here = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)
-    try:
-        with urlopen(f"http://{here}:{port}/v2/health/ready", timeout=2):
-            return True
-    except OSError:  # urllib's errors are OSErrors
-        return False
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -12,6 +11,7 @@ from typing import Any
 from dressform_server.container import docker_run
 from dressform_server.drain import drain
 from dressform_server.errors import StartFailed, UnsupportedPlatform
+from dressform_server.health import address, answers_ready
 from dressform_server.installation import Installation, backends
 from dressform_server.journal import Echo, Journal
 from dressform_server.lines import FORMATS, OURS
@@ -186,24 +186,7 @@ class Server:
             self._run.kill()
 
     def _address(self, name: str) -> str:
-        host = self.settings.host
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-        return f"[{host}]:{self._ports[name]}" if ":" in host else f"{host}:{self._ports[name]}"
+        return address(self.settings.host, self._ports[name])
 
     def _answers_ready(self) -> bool:
-        try:
-            _fetched(f"{self.http_url}/v2/health/ready")
-        except OSError:  # urllib's errors are OSErrors: no answer yet, or 400 while models load
-            return False
-        return self.pid is not None
-
-
-def _fetched(url: str, timeout: float = 2.0) -> str:
-    """The text at ``url``, not through a proxy of the environment: it is this machine's own.
-
-    Raises:
-        OSError: if there is no answer, or one with an error status.
-    """
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(url, timeout=timeout) as answer:
-        return str(answer.read().decode())
+        return answers_ready(self._address("http")) and self.pid is not None

@@ -19,7 +19,8 @@ import yaml
 
 from dressform_server import InstallationError, RepositoryError, Settings, launcher
 from dressform_server.container import IMAGE
-from dressform_server.native import _ready, command, main
+from dressform_server.health import answers_ready
+from dressform_server.native import command, main
 from dressform_server.ports import chosen_ports
 
 ROOT = Path(__file__).parents[2]
@@ -281,7 +282,7 @@ def test_the_native_server_ends_where_a_stage_is_dead(tmp_path: Path) -> None:
 def test_the_native_server_finishes_what_is_in_flight(tmp_path: Path) -> None:
     native, port = attended(tmp_path, "busy")
     deadline = time.monotonic() + 30
-    while not _ready("127.0.0.1", port):
+    while not answers_ready(f"127.0.0.1:{port}"):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     time.sleep(0.5)  # `attend` has seen it too
@@ -290,7 +291,7 @@ def test_the_native_server_finishes_what_is_in_flight(tmp_path: Path) -> None:
     _, said = native.communicate(timeout=60)
     assert (native.returncode, said) == (0, "")
     assert time.monotonic() - began > 1, "it waited for the job's lease"
-    assert not _ready("127.0.0.1", port)
+    assert not answers_ready(f"127.0.0.1:{port}")
 
 
 def test_operators_are_told_how_each_secret_is_made() -> None:

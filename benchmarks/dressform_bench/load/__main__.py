@@ -23,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from dressform_bench import arguments, results
@@ -40,10 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             words += served(stack, options, folder / "triton.log")
         command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--series", str(folder / "series.json")]
         with subprocess.Popen([*command, *words]) as locust:
-            try:
-                code = locust.wait()
-            except KeyboardInterrupt:  # Locust has heard it too: it ends, and writes what was measured
-                code = locust.wait()
+            with suppress(KeyboardInterrupt):  # Locust has heard it too: it ends, and writes what was measured
+                locust.wait()
+            code = locust.wait()
         if not (folder / "series.json").is_file():  # a worker, or Locust said what is wrong
             return code
         found = json.loads((folder / "series.json").read_text(encoding="utf-8"))

@@ -67,31 +67,33 @@ def watch(environment: Environment, **_: Any) -> None:
         return
     options: Any = environment.parsed_options
     rows: list[dict[str, Any]] = []
-    snapshots = [Snapshot(time.monotonic())]
+    first = last = Snapshot(time.monotonic())
 
     def begin(**_: Any) -> None:
         """Locust's page starts one test after the other, each with statistics of its own: the last is told."""
+        nonlocal first, last
         rows.clear()
-        snapshots[:] = [Snapshot(time.monotonic())]
+        first = last = Snapshot(time.monotonic())
 
     def sample() -> None:
+        nonlocal last
         while True:
             gevent.sleep(options.sample_seconds)
             users = environment.runner.user_count if environment.runner else 0
             if not users:
                 continue
             now, held = Snapshot.of(environment), memory_gigabytes(options.server_pid)
-            passed = round(now.at - snapshots[0].at, 1)
-            rows.append({"t": passed, "users": users, **now.since(snapshots[-1]), "memory_gigabytes": held})
-            snapshots.append(now)
+            passed = round(now.at - first.at, 1)
+            rows.append({"t": passed, "users": users, **now.since(last), "memory_gigabytes": held})
+            last = now
 
     greenlet = gevent.spawn(sample)
 
     def finish(**_: Any) -> None:
         greenlet.kill()
         if options.series:
-            end = min(time.monotonic(), snapshots[-1].at + options.sample_seconds)  # nobody was there after that
-            found = measured(environment, snapshots[0], end, rows)
+            end = min(time.monotonic(), last.at + options.sample_seconds)  # nobody was there after that
+            found = measured(environment, first, end, rows)
             Path(options.series).write_text(json.dumps(found), encoding="utf-8")
 
     environment.events.test_start.add_listener(begin)

@@ -160,7 +160,7 @@ def _validation_table(validation: Sequence[Row]) -> Table:
     ]
     cells = tuple(
         (
-            short(row["measured"].get("offered_per_s") or row["rate_per_s"]),
+            short(_offered(row)),
             f"{row['measured']['offered']:,}" if "offered" in row["measured"] else "–",
             f"{name}, {unit}",
             short(row["measured"][key]),
@@ -173,6 +173,11 @@ def _validation_table(validation: Sequence[Row]) -> Table:
     )
     head = ("offered, requests/s", "requests", "figure", "measured", "simulated", "error", *(name for _, name in extra))
     return Table("validation", "The simulation beside a real server, with the same arrivals", head, cells)
+
+
+def _offered(row: Row) -> float:
+    """The rate that the schedule really held; records of before have only the one that was asked of it."""
+    return float(row["measured"].get("offered_per_s") or row["rate_per_s"])
 
 
 def _signed(value: float | None) -> str:
@@ -287,7 +292,7 @@ def _axis_of_servers(axes: Axes, fleets: Sequence[int], narrow: bool) -> None:
 
 def _draw_validation(figure: FigureBase, narrow: bool, validation: Sequence[Row]) -> None:
     rows = sorted(validation, key=lambda row: row["rate_per_s"])
-    rates = [row["measured"].get("offered_per_s") or row["rate_per_s"] for row in rows]
+    rates = [_offered(row) for row in rows]
     every = in_a_row(figure, len(FIGURES), narrow)
     for axes, (key, (name, unit)) in zip(every, FIGURES.items()):
         for which, colour, marker, line in (("measured", INK, "o", "-"), ("simulated", BLUE, "D", "--")):
@@ -298,7 +303,7 @@ def _draw_validation(figure: FigureBase, narrow: bool, validation: Sequence[Row]
                 higher = max(row["measured"][key], row["simulated"][key])
                 axes.annotate(
                     _signed(row["error"][key]),
-                    (row["measured"].get("offered_per_s") or row["rate_per_s"], higher),
+                    (_offered(row), higher),
                     (0, 7),
                     textcoords="offset points",
                     ha="center",
