@@ -34,6 +34,8 @@ from dressform import (
 )
 from dressform_server import Server
 from e2e.conftest import differences, run_in_python
+from e2e.waiting import wait_until
+from e2e.window import Window
 from figures import laid_flat, painted, person
 from mask.agnostic import agnostic_mask
 
@@ -253,13 +255,14 @@ import triton_python_backend_utils as pb_utils
 
 
 class TritonPythonModel:
-    """The exported parser, as slow as a large one on a small machine."""
+    """The exported parser, which does not answer while a file is there."""
 
     def initialize(self, args):
         self.session = onnxruntime.InferenceSession(str(Path(__file__).with_name("model.onnx")))
 
     def execute(self, requests):
-        time.sleep(SECONDS)
+        while Path(HELD).exists():
+            time.sleep(0.01)
         return [self.answer(request) for request in requests]
 
     def answer(self, request):
@@ -270,48 +273,57 @@ class TritonPythonModel:
         return pb_utils.InferenceResponse([pb_utils.Tensor("labels", labels)])
 '''
 
-SECONDS = 3.0
+
+@pytest.fixture(scope="module")
+def held_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As long as it is there, the parser works on whatever it gets."""
+    return tmp_path_factory.mktemp("parser") / "held"
 
 
 @pytest.fixture(scope="module")
-def slow(colour_parser_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def slow(held_file: Path, colour_parser_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     import shutil
 
     repository = tmp_path_factory.mktemp("slow") / "repository"
     shutil.copytree(colour_parser_repository, repository)
     config = repository / "parser" / "config.pbtxt"
     run_in_python(config)
-    (repository / "parser" / "1" / "model.py").write_text(SLOW.replace("SECONDS", str(SECONDS)))
+    (repository / "parser" / "1" / "model.py").write_text(SLOW.replace("HELD", repr(str(held_file))))
     log = tmp_path_factory.mktemp("triton") / "slow.log"
     with Server(repository, http_port=0, grpc_port=0, metrics_port=0, log=log) as running:
         running.wait_ready(120)
         yield running
 
 
-def test_a_slow_parser_holds_nobody_else_up(slow: Server, someone: Image.Image, skirt: Image.Image) -> None:
+@pytest.fixture
+def held(held_file: Path) -> Iterator[Path]:
+    """``held_file``, for one test at most."""
+    held_file.touch()
+    yield held_file
+    held_file.unlink(missing_ok=True)
+
+
+def test_a_slow_parser_holds_nobody_else_up(slow: Server, held: Path, someone: Image.Image, skirt: Image.Image) -> None:
     """Requests with a mask go by; the slow one can be seen, cancelled, and its id is in use meanwhile."""
     with Client(slow.grpc_url, timeout=120, retries=0) as client, ThreadPoolExecutor(4) as pool:
         mask = Image.new("L", someone.size, 255)
-        client.tryon(someone, skirt, mask=mask, **FAST)
         ids = [uuid.uuid4().hex for _ in range(2)]
-        began = time.monotonic()
         jobs = [pool.submit(client.tryon, someone, skirt, request_id=name, **FAST) for name in ids]
-        while not {name[:8] for name in ids} <= {job["id"][:8] for job in in_flight(slow)}:
-            assert time.monotonic() - began < SECONDS
-        finished = 0
-        while time.monotonic() - began < SECONDS - 0.5:
+        wait_until(lambda: {name[:8] for name in ids} <= {job["id"][:8] for job in Window(slow).jobs("list")}, 60)
+        began = time.monotonic()
+        for _ in range(3):
             client.tryon(someone, skirt, mask=mask, **FAST)
-            finished += 1
-            assert not jobs[0].done()
-        assert finished >= 2, "a request with its own mask waited for the parser"
+        assert not any(job.done() for job in jobs)
         with pytest.raises(InvalidRequest, match="in flight"):
             client.tryon(someone, skirt, mask=mask, request_id=ids[0], **FAST)
-        window(slow, "cancel", ids[1])
+        Window(slow).jobs("cancel", id=ids[1])
+        worked_ms = 1000 * (time.monotonic() - began)
+        held.unlink()
         assert jobs[0].result().info["category"] == "lower"
-        assert jobs[0].result().info["milliseconds"]["preprocess"] >= 1000 * SECONDS
+        assert jobs[0].result().info["milliseconds"]["preprocess"] >= worked_ms
         with pytest.raises(Cancelled):
             jobs[1].result()
-        assert in_flight(slow) == []
+        assert Window(slow).jobs("list") == []
 
 
 def test_a_parser_that_fails_is_an_engine_error(slow: Server, skirt: Image.Image) -> None:
@@ -321,18 +333,26 @@ def test_a_parser_that_fails_is_an_engine_error(slow: Server, skirt: Image.Image
             with pytest.raises(DressformError, match="parser: this picture is poisoned") as caught:
                 call()
             assert caught.value.code == "ENGINE"
-    assert in_flight(slow) == []
+    assert Window(slow).jobs("list") == []
 
 
-def test_deadlines_hold_while_the_parser_works(slow: Server, someone: Image.Image, skirt: Image.Image) -> None:
+def test_deadlines_hold_while_the_parser_works(
+    slow: Server, held: Path, someone: Image.Image, skirt: Image.Image
+) -> None:
     with Client(slow.grpc_url, retries=0) as client:
         for call in (client.mask, lambda *a, **k: client.tryon(*a, skirt, **k)):
+            held.touch()
+            release = threading.Timer(3, held.unlink)
+            release.start()
             with pytest.raises(DeadlineExceeded):
                 call(someone, deadline_ms=1500)
-    assert in_flight(slow) == []
+            release.join()
+    wait_until(lambda: Window(slow).jobs("list") == [], 30)
 
 
-def test_a_server_stops_while_the_parser_works(slow: Server, someone: Image.Image, skirt: Image.Image) -> None:
+def test_a_server_stops_while_the_parser_works(
+    slow: Server, held: Path, someone: Image.Image, skirt: Image.Image
+) -> None:
     """Last in this file: it stops the server. Whoever waits gets an answer or an error, and the server leaves."""
     with Client(slow.grpc_url, timeout=60, retries=0) as client:
         outcome: list[object] = []
@@ -345,25 +365,10 @@ def test_a_server_stops_while_the_parser_works(slow: Server, someone: Image.Imag
 
         thread = threading.Thread(target=ask)
         thread.start()
-        while not in_flight(slow):
-            time.sleep(0.01)
+        wait_until(lambda: Window(slow).jobs("list"), 60)
+        threading.Timer(2, held.unlink).start()
         slow.stop()
         thread.join(60)
         assert len(outcome) == 1
         assert isinstance(outcome[0], (Result, ServerError, ServerUnavailable)), outcome
         assert slow.pid is None
-
-
-def window(server: Server, action: str, request_id: str | None = None) -> Any:
-    """What the model ``jobs`` answers."""
-    inputs = []
-    for name, value in {"action": action, "id": request_id}.items():
-        if value is not None:
-            inputs.append(triton.InferInput(name, [1], "BYTES"))
-            inputs[-1].set_data_from_numpy(np.array([value.encode()], np.object_))
-    with triton.InferenceServerClient(server.grpc_url.removeprefix("grpc://")) as connection:
-        return json.loads(connection.infer("jobs", inputs).as_numpy("jobs").reshape(-1)[0])
-
-
-def in_flight(server: Server) -> list[Any]:
-    return list(window(server, "list"))

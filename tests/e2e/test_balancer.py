@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import httpx
 import psutil
@@ -22,11 +21,10 @@ from PIL import Image
 from dressform import Cancelled, Client, Handle, Result, Retry
 from dressform_contract import ROUTE_HEADER
 from e2e.balancer import Balancer, balancer, hosts, needs_haproxy, shared_ports
-from e2e.waiting import wait_until
+from e2e.waiting import LONG, wait_until
 
 pytestmark = needs_haproxy
 SERVERS = 3
-LONG: dict[str, Any] = {"num_inference_steps": 150, "num_images": 4, "height": 128, "width": 128}
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,9 @@ from dressform import (
 )
 from dressform_contract import PARAMETERS
 from dressform_server import Server
-from e2e.test_jobs_and_watch import LONG, Window, wait_until
 from e2e.tls import certificates, proxy
+from e2e.waiting import LONG, wait_until
+from e2e.window import Window
 
 OPTIONS: dict[str, Any] = {
     "num_inference_steps": 3,
@@ -81,7 +82,7 @@ def at_work(window: Window) -> None:
 
 
 def freed(window: Window) -> None:
-    """The server works on nothing any more, though the requests had minutes to go."""
+    """The server works on nothing any more, though the requests had long to go."""
     wait_until(lambda: window.jobs("list") == [], 10)
 
 
@@ -190,7 +191,7 @@ def test_a_timeout_frees_the_rows(url: str, window: Window, photo: Image.Image, 
         began = time.monotonic()
         with pytest.raises(DeadlineExceeded, match="no answer within 1 s"):
             client.inpaint(photo, mask, "a coat", **late)
-        assert time.monotonic() - began < 4
+        assert time.monotonic() - began < 10
         freed(window)
 
     async def work(client: AsyncClient) -> None:
@@ -254,12 +255,12 @@ def test_leaving_early_frees_the_rows(url: str, window: Window, photo: Image.Ima
 
 
 def test_progress_with_previews(url: str, photo: Image.Image, mask: Image.Image) -> None:
-    words: dict[str, Any] = {"num_inference_steps": 40, "preview_every": 10, "height": 128, "width": 128}
+    words: dict[str, Any] = {"num_inference_steps": 100, "preview_every": 10, "height": 128, "width": 128}
 
     def check(news: list[Any]) -> None:
         steps = [each.step for each in news]
         assert steps == sorted(steps)
-        assert (news[-1].state, news[-1].step, news[-1].total) == ("done", 40, 40)
+        assert (news[-1].state, news[-1].step, news[-1].total) == ("done", 100, 100)
         assert len(set(steps)) > 10
         assert any(each.eta is not None and each.eta > 0 for each in news)
         assert next(each.preview.size for each in news if each.preview) == (16, 16)

@@ -12,8 +12,8 @@ from PIL import Image
 
 from dressform import AsyncClient, Client, Retry
 from dressform_server import Server
-from e2e.test_jobs_and_watch import Window
 from e2e.waiting import wait_until
+from e2e.window import Window
 
 PATIENT = Retry(retries=100, seconds=300, longest=2)
 

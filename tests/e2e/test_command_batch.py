@@ -17,6 +17,8 @@ from PIL import Image
 
 from dressform import Client
 from dressform_server import Server
+from e2e.waiting import LONG
+from e2e.window import Window
 
 PAIRS = 60
 TINY = ("--num-inference-steps", "12", "--height", "64", "--width", "64")
@@ -124,8 +126,9 @@ def test_a_command_that_is_interrupted_frees_the_server(
     server: Server, folder: Path, protocol: str, number: signal.Signals
 ) -> None:
     url = server.grpc_url if protocol == "grpc" else server.http_url
-    long = ("--num-inference-steps", "150", "--num-images", "4", "--mask", "mask.png")
-    command = [sys.executable, "-m", "dressform", "tryon", "person.png", "garment.png", *long, "--server", url]
+    long = [f"--{name.replace('_', '-')}={value}" for name, value in LONG.items()]
+    words = ["tryon", "person.png", "garment.png", "--mask=mask.png", *long, "--server", url]
+    command = [sys.executable, "-m", "dressform", *words]
     process = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
     with Client(server.grpc_url) as client:
         failed = client.stats()["tryon"].failed
@@ -143,8 +146,6 @@ def test_a_command_that_is_interrupted_frees_the_server(
 
 
 def _working(server: Server) -> bool:
-    from e2e.test_jobs_and_watch import Window
-
     return any(job["step"] > 0 for job in Window(server).jobs("list"))
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from dressform_export.evaluation.serving import Asker
 from dressform_export.progress import Silence
 from dressform_server import Server
 from e2e.conftest import differences
+from e2e.crowd import among_strangers
 from figures import of
 
 SEED = HELD_OUT + 7000
@@ -88,15 +88,8 @@ def test_sixteen_strangers_do_not_matter_to_it(demo: Client) -> None:
         return demo.tryon(one.other_look.image, one.flat.image, **options)
 
     alone = run(drawn, seed=5)
-    with ThreadPoolExecutor(18) as pool:
-        strangers = [pool.submit(run, others[i % 4], seed=i, num_inference_steps=60) for i in range(16)]
-        among = pool.submit(run, drawn, seed=5)
-        time.sleep(2)
-        joined = pool.submit(run, drawn, seed=5)
-        for future in strangers:
-            future.result()
-    for crowded in (among.result(), joined.result()):
-        assert max(crowded.info["batch_sizes"]) > 8
+    strangers = [partial(run, others[i % 4], seed=i, num_inference_steps=60) for i in range(16)]
+    for crowded in among_strangers(partial(run, drawn, seed=5), strangers):
         assert differences(crowded.image, alone.image).max() <= 1
 
 

@@ -29,6 +29,7 @@ from tritonclient.grpc import service_pb2_grpc
 from dressform import TLS, AccessDenied, Cancelled, Client, InvalidRequest, Overloaded, ServerUnavailable
 from dressform_server import Server
 from e2e.tls import certificates
+from e2e.waiting import LONG
 
 pytestmark = pytest.mark.skipif(shutil.which("haproxy") is None, reason="haproxy is not installed")
 
@@ -154,7 +155,7 @@ def test_a_key_opens_pictures_watching_and_cancelling(
         steps = [news.step for news in watched.progress()]
         assert steps[-1] == 4
         assert watched.result().encoded == expected.encoded
-        long = ours.submit_tryon(photo, garment, mask=mask, num_inference_steps=150, seed=7)
+        long = ours.submit_tryon(photo, garment, mask=mask, **LONG)
         next(news for news in long.progress() if news.step)
         long.cancel()
         with pytest.raises(Cancelled):

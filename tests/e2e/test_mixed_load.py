@@ -5,11 +5,9 @@ One latent width is poisoned: its UNet calls fail.
 
 from __future__ import annotations
 
-import json
 import random
 import re
 import shutil
-import threading
 import time
 import urllib.request
 import uuid
@@ -19,14 +17,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import tritonclient.grpc as triton
 from PIL import Image
 
 from dressform import Cancelled, Client, DeadlineExceeded, DressformError, ServerError
 from dressform_server import Server
 from e2e.conftest import differences, run_in_python
+from e2e.waiting import wait_until
+from e2e.window import Window
 
 POISONED_WIDTH = 88
 """Pixels; requests of this width fail in the UNet."""
@@ -97,14 +95,10 @@ def requests() -> list[dict[str, Any]]:
 
 
 def cancel(server: Server, request_id: str) -> None:
-    """Mark the request on the job table, once it is there."""
-    inputs = []
-    for name, value in (("action", b"cancel"), ("id", request_id.encode())):
-        tensor = triton.InferInput(name, [1], "BYTES")
-        tensor.set_data_from_numpy(np.array([value], np.object_))
-        inputs.append(tensor)
-    with triton.InferenceServerClient(server.grpc_url.removeprefix("grpc://")) as connection:
-        connection.infer("jobs", inputs)
+    """Cancel the request, once it has made a step."""
+    window = Window(server)
+    wait_until(window.stepping(request_id), 60)
+    window.jobs("cancel", id=request_id)
 
 
 TOLD_SECONDS = 0.5
@@ -135,15 +129,17 @@ def test_mixed_requests_in_random_arrival(poisoned: Server, photo: Image.Image, 
         time.sleep(TOLD_SECONDS)
         before = metrics(poisoned)
         arrivals = random.Random(3)
-        with ThreadPoolExecutor(len(made)) as pool:
-            futures = {}
+        with ThreadPoolExecutor(2 * len(made)) as pool:
+            futures, cancels = {}, []
             for one in made:
                 request_id = uuid.uuid4().hex
                 futures[one["seed"]] = pool.submit(send, one, request_id)
                 if one["kind"] == "cancel":
-                    threading.Timer(0.5, cancel, (poisoned, request_id)).start()
+                    cancels.append(pool.submit(cancel, poisoned, request_id))
                 time.sleep(arrivals.expovariate(20))
             answers = {seed: future.result() for seed, future in futures.items()}
+            for cancelled in cancels:
+                cancelled.result()
     check_answers(made, answers, alone)
     check_accounts(poisoned, before, answers, made)
 
@@ -187,13 +183,4 @@ def check_accounts(
     assert len(calls) > 1, "calls of one and of several jobs are told apart by their rows"
     assert grown["dressform_unet_rows_sum"] >= sum(answer.info["unet_rows"] for answer in good)
     assert now['dressform_jobs{state="active"}'] == now['dressform_jobs{state="waiting"}'] == 0
-    assert in_flight(server) == []
-
-
-def in_flight(server: Server) -> list[Any]:
-    """What the job table still holds."""
-    tensor = triton.InferInput("action", [1], "BYTES")
-    tensor.set_data_from_numpy(np.array([b"list"], np.object_))
-    with triton.InferenceServerClient(server.grpc_url.removeprefix("grpc://")) as connection:
-        answer = connection.infer("jobs", [tensor]).as_numpy("jobs")
-    return list(json.loads(answer.reshape(-1)[0]))
+    assert Window(server).jobs("list") == []

@@ -10,7 +10,6 @@ import sys
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 from PIL import Image
@@ -18,6 +17,7 @@ from PIL import Image
 import dressform_contract
 from dressform import Cancelled, Client
 from dressform_server import Server
+from e2e.waiting import LONG
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 
@@ -113,8 +113,7 @@ def test_watching_and_cancelling_by_curl(server: Server, folder: Path, photo: Im
     watch, cancel, listing = (line.partition("  #")[0] for line in lines)
     request_id = uuid.uuid4().hex
     with Client(server.grpc_url, timeout=300) as client, ThreadPoolExecutor(1) as pool:
-        options: dict[str, Any] = {"num_inference_steps": 150, "num_images": 4, "request_id": request_id}
-        job = pool.submit(client.inpaint, photo, mask, "a coat", **options)
+        job = pool.submit(client.inpaint, photo, mask, "a coat", request_id=request_id, **LONG)
         while request_id[:8] not in run(["bash", "-ec", listing], folder):
             assert not job.done()
         run(["bash", "-ec", f"ID={request_id}; {cancel}"], folder)

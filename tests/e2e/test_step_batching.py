@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from PIL import Image
 
 from dressform import Client
 from e2e.conftest import differences
+from e2e.crowd import among_strangers, largest_batch
 
 MIXED: list[dict[str, Any]] = [
     {"num_inference_steps": 4, "solver": "ddim", "guidance_scale": 1.0, "seed": 1},
@@ -22,6 +23,9 @@ MIXED: list[dict[str, Any]] = [
     {"num_inference_steps": 20, "solver": "dpmpp_2m_karras", "num_images": 2, "seed": 8},
 ]
 
+ROUNDS = 10
+"""At most this often the mixed jobs are sent together: how many of them meet in a step is the machine's affair."""
+
 
 def test_mixed_jobs_share_batches_and_keep_their_pictures(
     grpc_client: Client, photo: Image.Image, mask: Image.Image
@@ -30,19 +34,24 @@ def test_mixed_jobs_share_batches_and_keep_their_pictures(
         return grpc_client.inpaint(photo, mask, f"prompt {options['seed']}", **options)
 
     alone = [run(options) for options in MIXED]
-    with ThreadPoolExecutor(len(MIXED)) as pool:
-        together = list(pool.map(run, MIXED))
     assert all(set(result.info["batch_sizes"]) == {1} for result in alone)
-    assert max(size for result in together for size in result.info["batch_sizes"]) >= 4
-    for options, one, many in zip(MIXED, alone, together):
-        for a, b in zip(one.images, many.images):
-            apart = differences(a, b)
-            assert apart.max() <= 1, f"{options}: {apart.max()}"
-            assert (apart > 0).mean() <= 0.001, f"{options}: {(apart > 0).mean():.3%} of the values differ"
+    largest = 0
+    for _ in range(ROUNDS):
+        with ThreadPoolExecutor(len(MIXED)) as pool:
+            together = list(pool.map(run, MIXED))
+        for options, one, many in zip(MIXED, alone, together):
+            for a, b in zip(one.images, many.images):
+                apart = differences(a, b)
+                assert apart.max() <= 1, f"{options}: {apart.max()}"
+                assert (apart > 0).mean() <= 0.001, f"{options}: {(apart > 0).mean():.3%} of the values differ"
+        largest = max(map(largest_batch, together))
+        if largest >= 4:
+            break
+    assert largest >= 4
 
 
 def test_sixteen_strangers_do_not_matter(grpc_client: Client, photo: Image.Image, mask: Image.Image) -> None:
-    """The same request alone, among 16 others from the start, and joining them halfway."""
+    """The same request alone, coming with 16 others, and joining them in their midst."""
 
     def run(seed: int, **options: Any) -> Any:
         return grpc_client.inpaint(photo, mask, f"prompt {seed}", seed=seed, **options)
@@ -50,39 +59,21 @@ def test_sixteen_strangers_do_not_matter(grpc_client: Client, photo: Image.Image
     one: dict[str, Any] = {"num_inference_steps": 10, "solver": "euler_ancestral", "guidance_scale": 6.0}
     alone = run(1, **one)
     solvers: list[Any] = ["ddim", "euler", "unipc", "pndm"]
-    with ThreadPoolExecutor(18) as pool:
-        strangers = [pool.submit(run, 100 + i, num_inference_steps=80, solver=solvers[i % 4]) for i in range(16)]
-        among = pool.submit(run, 1, **one)
-        while not all(future.running() or future.done() for future in strangers):
-            time.sleep(0.01)
-        time.sleep(1)
-        joined = pool.submit(run, 1, **one)
-        for future in strangers:
-            future.result()
-    for crowded in (among.result(), joined.result()):
-        assert max(crowded.info["batch_sizes"]) > 8
+    strangers = [partial(run, 100 + i, num_inference_steps=80, solver=solvers[i % 4]) for i in range(16)]
+    for crowded in among_strangers(partial(run, 1, **one), strangers):
         apart = differences(crowded.image, alone.image)
         assert apart.max() <= 1
         assert (apart > 0).mean() <= 0.001
 
 
 def test_a_late_short_request_overtakes_a_long_one(grpc_client: Client, photo: Image.Image, mask: Image.Image) -> None:
-    ends: dict[str, float] = {}
-
-    def run(name: str, steps: int, images: int) -> Any:
-        result = grpc_client.inpaint(photo, mask, name, num_inference_steps=steps, num_images=images, seed=1)
-        ends[name] = time.monotonic()
-        return result
-
-    with ThreadPoolExecutor(2) as pool:
-        long = pool.submit(run, "long", 150, 4)
-        time.sleep(0.3)
-        short = pool.submit(run, "short", 4, 1)
-        assert ends == {}, "the long request ended before the short one was sent"
-        joined = short.result()
-        long.result()
-    assert ends["short"] < ends["long"]
-    assert 2 in joined.info["batch_sizes"], "the short request waited for the long one to end"
+    size = {"height": 128, "width": 128}
+    long = grpc_client.submit_inpaint(photo, mask, "long", num_inference_steps=150, num_images=4, seed=1, **size)
+    next(news for news in long.progress() if news.step > 0)
+    short = grpc_client.inpaint(photo, mask, "short", num_inference_steps=4, seed=1, **size)
+    assert not long.done()
+    assert 2 in short.info["batch_sizes"], "the short request waited for the long one to end"
+    assert len(long.result().info["batch_sizes"]) == 150
 
 
 def test_sizes_and_tasks_may_mix(

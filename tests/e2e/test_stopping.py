@@ -6,6 +6,7 @@ import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -21,7 +22,8 @@ def test_sigterm_answers_what_was_accepted_and_refuses_the_rest(
     launched, address = launched_ready(tiny_tryon_repository, capfd)
     family = psutil.Process(launched.pid).children(recursive=True)
     with Client(f"grpc://{address}", timeout=60, retries=0) as client, ThreadPoolExecutor(8) as pool:
-        handles = [client.submit_inpaint(photo, mask, "a coat", num_inference_steps=150) for _ in range(8)]
+        options: dict[str, Any] = {"num_inference_steps": 150, "height": 128, "width": 128}
+        handles = [client.submit_inpaint(photo, mask, "a coat", **options) for _ in range(8)]
         for handle in handles:  # accepted: its first step is told
             assert any(news.step > 0 for news in handle.progress())
         launched.send_signal(signal.SIGTERM)

@@ -197,11 +197,11 @@ def test_a_server_that_never_answered_can_be_told_of_at_once(fake):
 
 
 def test_no_try_begins_after_the_deadline(fake, client):
-    fake.fail("OVERLOADED", 9, retry_after_ms=5000)
+    fake.fail("OVERLOADED", 9, retry_after_ms=60_000)
     began = time.monotonic()
     with pytest.raises(Overloaded):
-        client.inpaint(*PICTURES, timeout=2)
-    assert time.monotonic() - began < 2
+        client.inpaint(*PICTURES, timeout=10)
+    assert time.monotonic() - began < 10, "nothing is waited for"
     assert len(fake.requests) == 1
 
 
@@ -352,11 +352,11 @@ def test_a_job_whose_answer_was_lost_is_marked_before_its_repeat(slow):
 
 
 def test_a_deadline_ends_the_tries(fake, client):
-    fake.fail("OVERLOADED", retry_after_ms=3000)
+    fake.fail("OVERLOADED", retry_after_ms=60_000)
     began = time.monotonic()
     with pytest.raises(Overloaded):
-        client.inpaint(*PICTURES, deadline_ms=1000)
-    assert time.monotonic() - began < 2
+        client.inpaint(*PICTURES, deadline_ms=10_000)
+    assert time.monotonic() - began < 10, "nothing is waited for"
     assert len(fake.requests) == 1
 
 
