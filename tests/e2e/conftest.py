@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,9 @@ from skimage import data
 
 from dressform import Client
 from dressform_server import Server
+
+LONG: dict[str, Any] = {"num_inference_steps": 150, "num_images": 4, "height": 384, "width": 384}
+"""Options of a request that the tiny model needs half a minute for: one that is not meant to end."""
 
 
 @pytest.fixture(scope="session")
@@ -44,13 +48,13 @@ def demo_server(demo_repository: Path, audit_log: Path, tmp_path_factory: pytest
 @pytest.fixture(scope="session", params=["grpc", "http"])
 def client(request: pytest.FixtureRequest, server: Server) -> Iterator[Client]:
     """A client of each protocol."""
-    with Client(server.grpc_url if request.param == "grpc" else server.http_url, timeout=120, retries=0) as connected:
+    with Client(server.grpc_url if request.param == "grpc" else server.http_url, timeout=300, retries=0) as connected:
         yield connected
 
 
 @pytest.fixture(scope="session")
 def grpc_client(server: Server) -> Iterator[Client]:
-    with Client(server.grpc_url, timeout=120, retries=0) as connected:
+    with Client(server.grpc_url, timeout=300, retries=0) as connected:
         yield connected
 
 

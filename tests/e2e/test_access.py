@@ -18,7 +18,7 @@ from dressform_contract import ADMIN_HEADER, TRITON_PREFIX
 from dressform_server import Server
 from e2e.launching import launch
 from e2e.tls import certificates
-from e2e.waiting import wait_until
+from waiting import wait_until
 
 GRPC_HEADER = TRITON_PREFIX + ADMIN_HEADER
 KEY = "a-key-of-the-test-alone"

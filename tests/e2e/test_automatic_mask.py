@@ -34,10 +34,10 @@ from dressform import (
 )
 from dressform_server import Server
 from e2e.conftest import differences, run_in_python
-from e2e.waiting import wait_until
 from e2e.window import Window
 from figures import laid_flat, painted, person
 from mask.agnostic import agnostic_mask
+from waiting import wait_until
 
 FAST: dict[str, Any] = {"num_inference_steps": 2, "seed": 5}
 

@@ -21,7 +21,8 @@ from PIL import Image
 from dressform import Cancelled, Client, Handle, Result, Retry
 from dressform_contract import ROUTE_HEADER
 from e2e.balancer import Balancer, balancer, hosts, needs_haproxy, shared_ports
-from e2e.waiting import LONG, wait_until
+from e2e.conftest import LONG
+from waiting import wait_until
 
 pytestmark = needs_haproxy
 SERVERS = 3
@@ -82,7 +83,7 @@ def test_jobs_are_watched_and_cancelled_through_the_balancer(
 ) -> None:
     url = shop.front.grpc_url if protocol == "grpc" else shop.front.http_url
     before = {host: shop.steps(host) for host in shop.servers}
-    with Client(url, timeout=120, retries=0) as client, ThreadPoolExecutor(10) as pool:
+    with Client(url, timeout=900, retries=0) as client, ThreadPoolExecutor(10) as pool:
         handles = [client.submit_inpaint(photo, mask, "a coat", **LONG) for _ in range(10)]
         watched = [handle.progress() for handle in handles]
         steps = list(pool.map(lambda news: next(one.step for one in news if one.step), watched))
@@ -97,7 +98,7 @@ def test_jobs_are_watched_and_cancelled_through_the_balancer(
 
 
 def test_what_one_protocol_asked_for_the_other_watches(shop: Shop, photo: Image.Image, mask: Image.Image) -> None:
-    with Client(shop.front.grpc_url, timeout=120, retries=0) as asker:
+    with Client(shop.front.grpc_url, timeout=900, retries=0) as asker:
         for _ in range(3):  # one after the other: a job that waits for its turn here may be done by then
             name = str(uuid.uuid4())
             handle = asker.submit_inpaint(photo, mask, "a coat", request_id=name, **LONG)

@@ -26,9 +26,10 @@ from dressform import (
 )
 from dressform_contract import PARAMETERS
 from dressform_server import Server
+from e2e.conftest import LONG
 from e2e.tls import certificates, proxy
-from e2e.waiting import LONG, wait_until
 from e2e.window import Window
+from waiting import wait_until
 
 OPTIONS: dict[str, Any] = {
     "num_inference_steps": 3,

@@ -12,8 +12,8 @@ from PIL import Image
 
 from dressform import AsyncClient, Client, Retry
 from dressform_server import Server
-from e2e.waiting import wait_until
 from e2e.window import Window
+from waiting import wait_until
 
 PATIENT = Retry(retries=100, seconds=300, longest=2)
 

@@ -17,7 +17,7 @@ from PIL import Image
 
 from dressform import Client
 from dressform_server import Server
-from e2e.waiting import LONG
+from e2e.conftest import LONG
 from e2e.window import Window
 
 PAIRS = 60

@@ -28,8 +28,8 @@ from tritonclient.grpc import service_pb2_grpc
 
 from dressform import TLS, AccessDenied, Cancelled, Client, InvalidRequest, Overloaded, ServerUnavailable
 from dressform_server import Server
+from e2e.conftest import LONG
 from e2e.tls import certificates
-from e2e.waiting import LONG
 
 pytestmark = pytest.mark.skipif(shutil.which("haproxy") is None, reason="haproxy is not installed")
 
@@ -146,7 +146,7 @@ def test_a_key_opens_pictures_watching_and_cancelling(
     garment: Image.Image,
 ) -> None:
     expected = grpc_client.tryon(photo, garment, mask=mask, num_inference_steps=4, seed=7)
-    with client(scheme, edge, files) as ours:
+    with client(scheme, edge, files, timeout=300) as ours:
         assert ours.health().ready
         assert "tryon" in ours.health().tasks
         assert ours.about() == grpc_client.about()

@@ -26,8 +26,9 @@ from dressform import Client
 from dressform.errors import Cancelled, DressformError
 from dressform_contract import Fault
 from dressform_server import Server
-from e2e.waiting import LONG, wait_until
+from e2e.conftest import LONG
 from e2e.window import Event, Window
+from waiting import wait_until
 
 ENDED = ("done", "failed", "cancelled")
 SHORTEST_LEASE = 15.0

@@ -17,7 +17,7 @@ from PIL import Image
 import dressform_contract
 from dressform import Cancelled, Client
 from dressform_server import Server
-from e2e.waiting import LONG
+from e2e.conftest import LONG
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 

@@ -24,8 +24,8 @@ from dressform import Cancelled, Client, InvalidRequest
 from dressform_bench.request_trace import CALLER, TRACE_ID, Receiver, Span, receiving
 from dressform_server import Server
 from e2e.raw import raw
-from e2e.waiting import wait_until
 from jobs.ledger import STAGES
+from waiting import wait_until
 
 PROMPT = "a coat that nobody may read of"
 PARENT = f"00-{TRACE_ID}-{CALLER}-01"

@@ -13,7 +13,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -381,17 +380,24 @@ def test_app_starts_streamlit_on_loopback_with_the_address(monkeypatch, tmp_path
 IGNORING = """
 import os, signal, sys
 signal.signal(signal.SIGHUP, signal.SIG_IGN)
-words = ["-m", "dressform", "health", "--server", "http://127.0.0.1:1", "--wait", "60"]
+words = ["-m", "dressform", "health", "--server", sys.argv[1], "--wait", "60"]
 os.execv(sys.executable, [sys.executable, *words])
 """
 
 
 def test_a_closed_terminal_ends_it_but_not_under_nohup():
     paths = os.pathsep.join(path for path in sys.path if path)
-    with subprocess.Popen(
-        [sys.executable, "-c", IGNORING], env={**os.environ, "PYTHONPATH": paths}, stderr=subprocess.PIPE, text=True
-    ) as process:
-        time.sleep(3)
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        subprocess.Popen(
+            [sys.executable, "-c", IGNORING, f"http://127.0.0.1:{listener.getsockname()[1]}"],
+            env={**os.environ, "PYTHONPATH": paths},
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process,
+    ):
+        listener.settimeout(60)
+        listener.accept()[0].close()  # it is up, and asks
         process.send_signal(signal.SIGHUP)
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(1)

@@ -31,6 +31,7 @@ from dressform.runtimes import completed
 from dressform.testing import AsyncFakeTransport, FakeTransport
 from dressform_contract import ERRORS, OUTPUT_FORMATS, PARAMETERS
 from unit.client_fakes import png
+from waiting import wait_until
 
 PICTURES = (png(), png(), "a hat")
 QUICK = Retry(retries=3, first=0.01)
@@ -79,13 +80,6 @@ def ask(request: pytest.FixtureRequest) -> Callable[..., Any]:
         return asynchronously(fake, work, retries=retries)
 
     return sync if request.param == "sync" else over_loop
-
-
-def wait_for(holds: Callable[[], object], seconds: float = 20) -> None:
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end, "it never came"
-        time.sleep(0.005)
 
 
 # --- the two clients -------------------------------------------------------------------------------------------------
@@ -215,7 +209,7 @@ class Deaf(FakeTransport):
         if request.model == "jobs":
             return super().infer(request)
         threading.Thread(target=self._quietly, args=(request,), daemon=True).start()
-        wait_for(lambda: request.id in self._jobs)
+        wait_until(lambda: request.id in self._jobs, 20)
         raise DeadlineExceeded("no answer", request_id=request.id)
 
     def _quietly(self, request: Any) -> None:
@@ -337,7 +331,7 @@ def test_a_job_whose_answer_was_lost_is_marked_before_its_repeat(slow):
             return real(request)
         broken.append(request)
         threading.Thread(target=quietly, args=(request,), daemon=True).start()
-        wait_for(lambda: request.id in slow._jobs)
+        wait_until(lambda: request.id in slow._jobs, 20)
         raise ServerUnavailable("connection reset")
 
     def quietly(request: Any) -> None:
@@ -348,7 +342,7 @@ def test_a_job_whose_answer_was_lost_is_marked_before_its_repeat(slow):
         client.inpaint(*PICTURES, num_inference_steps=1)
         slow.infer = breaking
         assert client.inpaint(*PICTURES, num_inference_steps=20).request_id == f"{broken[0].id}-retry1"
-        wait_for(lambda: slow.cancellations == [broken[0].id])
+        wait_until(lambda: slow.cancellations == [broken[0].id], 20)
 
 
 def test_a_deadline_ends_the_tries(fake, client):
@@ -390,7 +384,7 @@ def test_cancel_between_two_tries(fake):
     fake.fail("OVERLOADED", 9, retry_after_ms=30_000)
     with Client(transport=fake) as client:
         handle = client.submit_inpaint(*PICTURES)
-        wait_for(lambda: fake.requests)
+        wait_until(lambda: fake.requests, 20)
         began = time.monotonic()
         handle.cancel()
         with pytest.raises(Cancelled):
@@ -402,7 +396,7 @@ def test_cancel_between_two_tries(fake):
 def test_short_ids_cannot_be_cancelled(slow):
     with Client(transport=slow) as client:
         handle = client.submit_inpaint(*PICTURES, request_id="short", num_inference_steps=25)
-        wait_for(lambda: slow.requests)
+        wait_until(lambda: slow.requests, 20)
         with pytest.raises(InvalidRequest, match="22 characters"):
             handle.cancel()
 
@@ -410,7 +404,7 @@ def test_short_ids_cannot_be_cancelled(slow):
 def test_a_closed_client_cancels_what_is_under_way(slow):
     with Client(transport=slow) as client:
         handles = [client.submit_inpaint(*PICTURES) for _ in range(3)]
-        wait_for(lambda: len(slow.requests) == 3)
+        wait_until(lambda: len(slow.requests) == 3, 20)
     assert sorted(slow.cancellations) == sorted(str(handle.id) for handle in handles)
     assert all(handle.done() for handle in handles)
     assert slow.closed
@@ -526,7 +520,7 @@ def test_a_closed_client_cancels_many(slow):
     with Client(transport=slow) as client:
         results = client.tryon_many([(png(), png())] * 20, concurrency=4, prompt="a hat")
         threading.Thread(target=lambda: next(results), daemon=True).start()
-        wait_for(lambda: len(slow.requests) == 4)
+        wait_until(lambda: len(slow.requests) == 4, 20)
     assert sorted(slow.cancellations) == sorted(request.id for request in slow.requests[:4])
     assert [request.inputs["prompt"] for request in slow.requests[:4]] == [b"a hat"] * 4
 

@@ -248,7 +248,7 @@ if sys.argv[3] == "dead":
     table.enrol("unet")
     os.getpid = own
 else:
-    table.claim("", 3000)  # in flight for three seconds
+    table.claim("", 8000)  # in flight for eight seconds
 class Health(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.send_response(200)

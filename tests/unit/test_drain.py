@@ -16,6 +16,7 @@ import pytest
 from jobs import drain
 from jobs.shared_file import server_path
 from jobs.table import JobTable
+from waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 
@@ -47,8 +48,8 @@ def test_it_waits_for_what_is_in_flight(table: JobTable) -> None:
     slot = table.claim("", 60_000)
     waiting = threading.Thread(target=lambda: drain.drained(table, lambda: True, 60))
     waiting.start()
+    wait_until(lambda: table.stopping, 10)
     time.sleep(0.3)
-    assert table.stopping
     assert waiting.is_alive()
     table.free(slot, "done")
     waiting.join(10)

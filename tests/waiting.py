@@ -1,13 +1,9 @@
-"""Waiting for what a server does in its own time."""
+"""Waiting for what others do in their own time."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
-
-LONG: dict[str, Any] = {"num_inference_steps": 150, "num_images": 4, "height": 384, "width": 384}
-"""Options of a request that the tiny model needs half a minute for: one that is not meant to end."""
 
 
 def wait_until(holds: Callable[[], object], seconds: float) -> None:
