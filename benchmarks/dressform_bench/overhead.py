@@ -6,13 +6,15 @@ rows. That is the floor of what is served.
 
 What the numbers mean, for each N (*jobs*):
 
-- *served* (s): from the call of ``client.inpaint`` to its picture, median of all requests. *makespan*: from the first
-  call to the last picture.
-- *bare* (s): the sum of the graphs' own calls; *served / bare*: the makespan over it.
-- the parts of *served*, means in ms: *client* (the client's own work and the network), *preprocess*, *encode* (text and
-  picture encoders), *wait* (until its first step), *unet* (the UNet model's own time, from Triton's statistics),
-  *between_steps* (the rest of ``denoise``: rescheduling, assembling rows, guidance, solver), *decode*, *postprocess*,
-  and *other* (handing over between the stages).
+- *served* (s): from the call of ``client.inpaint`` to its picture, mean of all requests. *makespan*: from the first
+  call to the last picture, median of the repeats.
+- *bare* (s): the sum of the graphs' own calls, median of the repeats; *served / bare*: the makespan over it, median of
+  the repeats' own pairs.
+- the parts of *served*, means in ms. *client*: its own work, encoding pictures and decoding the answer. *transfer*:
+  from there to the first stage and back, which is the network and Triton's front end. *preprocess*, *postprocess*:
+  these stages. *encode*, *unet*, *decode*: inside the graphs' models (of the two encoders, which run side by side, the
+  longer), from Triton's statistics. *wait*: in the graphs' queues, and before the first step. *between_steps*: the rest
+  of ``denoise``: rescheduling, assembling rows, guidance, solver. *handing_over*: the rest, from stage to stage.
 """
 
 from __future__ import annotations
@@ -22,12 +24,18 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dressform import Client
+from dressform.requests import Request
+from dressform.results import Outputs
+from dressform.status import ModelStatistics
+from dressform.transports import Address, Settings
+from dressform.transports.grpc import GrpcTransport
 from dressform_bench import arguments, results
 from dressform_bench.peers.floor import Floor
 from dressform_bench.peers.request import Task, drawn_task
@@ -37,7 +45,10 @@ from dressform_export.manifest import open_manifest
 from dressform_server import Server
 
 SETTINGS = ("engine", "steps", "repeats", "onnx_threads")
-_STAGES = ("preprocess", "encode", "wait", "decode", "postprocess")
+ENCODERS = ("text_encoder", "vae_encoder")
+"""They run side by side."""
+DECODERS = ("vae_decoder", "safety_checker")
+"""They run one after the other."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -66,9 +77,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         ) as server,
     ):
         server.wait_ready(600)
-        with Client(server.grpc_url, timeout=3600, retries=0) as client:
-            together(client, task, max(options.jobs))  # warm-up
-            rows = [row(client, task, jobs, floor, options.repeats) for jobs in options.jobs]
+        transport = TimedTransport(Address.parse(server.grpc_url), Settings())
+        with Client(server.grpc_url, timeout=3600, retries=0, transport=transport) as client:
+            together(client, transport, task, max(options.jobs))  # warm-up
+            rows = [row(client, transport, task, jobs, floor, options.repeats) for jobs in options.jobs]
     settings = {name: getattr(options, name) for name in SETTINGS}
     size = {"height": manifest.size.height, "width": manifest.size.width}
     found = {"model": options.model or manifest.source.id, **size, "rows": rows}
@@ -95,53 +107,100 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def row(client: Client, task: Task, jobs: int, floor: Floor, repeats: int) -> dict[str, Any]:
+class TimedTransport(GrpcTransport):
+    """Tells how long each request was out of the client's hands."""
+
+    def __init__(self, address: Address, settings: Settings) -> None:
+        super().__init__(address, settings)
+        self.seconds: dict[str, float] = {}
+
+    def infer(self, request: Request) -> Outputs:
+        """See `Transport`."""
+        began = time.perf_counter()
+        outputs = super().infer(request)
+        self.seconds[request.id] = time.perf_counter() - began
+        return outputs
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Of one request: seconds of the call, those of them out of the client's hands, and the answer's info."""
+
+    seconds: float
+    away: float
+    info: Mapping[str, Any]
+
+
+def row(client: Client, transport: TimedTransport, task: Task, jobs: int, floor: Floor, repeats: int) -> dict[str, Any]:
     """The figures of ``jobs`` requests at once."""
-    seconds: list[float] = []
+    answers: list[Answer] = []
     spans: list[float] = []
     bare: list[float] = []
-    parts: list[dict[str, float]] = []
-    floor.seconds(jobs)  # warm-up
+    together(client, transport, task, jobs)  # warm-up
+    floor.seconds(jobs)
+    before = client.stats()
     for _ in range(repeats):
         bare.append(sum(floor.seconds(jobs).values()))
-        before = client.stats()["unet"]
         began = time.perf_counter()
-        answers = together(client, task, jobs)
+        answers += together(client, transport, task, jobs)
         spans.append(time.perf_counter() - began)
-        after = client.stats()["unet"]
-        call_ms = 1000 * (after.compute_seconds - before.compute_seconds) / (after.executions - before.executions)
-        seconds += [spent for spent, _ in answers]
-        parts += [of_request(spent, info, call_ms) for spent, info in answers]
-    usual = sorted(range(len(seconds)), key=seconds.__getitem__)[len(seconds) // 2]
+    parts = parts_of(answers, before, client.stats())
     found = {
         "jobs": jobs,
-        "served_seconds": round(seconds[usual], 4),
+        "served_seconds": round(statistics.mean(answer.seconds for answer in answers), 4),
         "makespan_seconds": round(statistics.median(spans), 4),
         "bare_seconds": round(statistics.median(bare), 4),
         # Of each repeat's own pair: the machine's speed drifts between repeats.
         "served_over_bare": round(statistics.median(span / alone for span, alone in zip(spans, bare)), 3),
-        "parts_ms": {name: round(value, 2) for name, value in parts[usual].items()},
+        "parts_ms": {name: round(value, 2) for name, value in parts.items()},
     }
     print(" ".join(f"{name}={value}" for name, value in found.items()), flush=True)
     return found
 
 
-def of_request(seconds: float, info: Mapping[str, Any], call_ms: float) -> dict[str, float]:
-    """The parts (ms) of a request that took ``seconds``; its UNet calls took ``call_ms`` each, on average."""
-    spent: Mapping[str, float] = info["milliseconds"]
-    unet = min(info["steps"] * call_ms, spent["denoise"])
-    parts = {"client": 1000 * seconds - spent["total"], **{name: spent[name] for name in _STAGES[:3]}}
-    parts |= {"unet": unet, "between_steps": spent["denoise"] - unet, **{name: spent[name] for name in _STAGES[3:]}}
-    return {**parts, "other": 1000 * seconds - sum(parts.values())}
+def parts_of(
+    answers: Sequence[Answer], before: Mapping[str, ModelStatistics], after: Mapping[str, ModelStatistics]
+) -> dict[str, float]:
+    """The parts (ms) of the mean request among ``answers``, which are all that came between the two statistics."""
+
+    def mean(value: Callable[[Answer], float]) -> float:
+        return statistics.mean(map(value, answers))
+
+    def spent(stage: str) -> float:
+        return mean(lambda answer: answer.info["milliseconds"][stage])
+
+    def of_model(name: str, kind: str) -> float:
+        """Milliseconds of one request in a model."""
+        if name not in after:
+            return 0.0
+        count = after[name].succeeded - before[name].succeeded
+        return 1000 * (getattr(after[name], kind) - getattr(before[name], kind)) / count if count else 0.0
+
+    encoder = max(ENCODERS, key=lambda name: of_model(name, "queue_seconds") + of_model(name, "compute_seconds"))
+    queues = of_model(encoder, "queue_seconds") + sum(of_model(name, "queue_seconds") for name in DECODERS)
+    # A step is one request of the UNet for all jobs in it: each of them waits for as many as it has steps.
+    unet = min(mean(lambda answer: answer.info["steps"]) * of_model("unet", "compute_seconds"), spent("denoise"))
+    parts = {
+        "client": 1000 * mean(lambda answer: answer.seconds - answer.away),
+        "transfer": 1000 * mean(lambda answer: answer.away) - spent("total"),
+        "preprocess": spent("preprocess"),
+        "encode": of_model(encoder, "compute_seconds"),
+        "wait": spent("wait") + queues,
+        "unet": unet,
+        "between_steps": spent("denoise") - unet,
+        "decode": sum(of_model(name, "compute_seconds") for name in DECODERS),
+        "postprocess": spent("postprocess"),
+    }
+    return {**parts, "handing_over": 1000 * mean(lambda answer: answer.seconds) - sum(parts.values())}
 
 
-def together(client: Client, task: Task, jobs: int) -> list[tuple[float, dict[str, Any]]]:
-    """Seconds and info of ``jobs`` equal requests, sent at once."""
+def together(client: Client, transport: TimedTransport, task: Task, jobs: int) -> list[Answer]:
+    """The answers to ``jobs`` equal requests, sent at once."""
 
-    def ask(seed: int) -> tuple[float, dict[str, Any]]:
+    def ask(seed: int) -> Answer:
         began = time.perf_counter()
-        info = task.seeded(seed).asked(client).info
-        return time.perf_counter() - began, info
+        result = task.seeded(seed).asked(client)
+        return Answer(time.perf_counter() - began, transport.seconds.pop(result.request_id), result.info)
 
     with ThreadPoolExecutor(jobs) as pool:
         return list(pool.map(ask, range(jobs)))

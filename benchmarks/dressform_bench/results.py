@@ -13,13 +13,13 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from dressform_bench.forms import problem
+from dressform_bench.versions import versions
 from dressform_export.capacity import machine
 
 PACKAGES = ("dressform", "torch", "diffusers", "optimum", "onnxruntime", "openvino", "tritonclient", "locust")
@@ -42,7 +42,7 @@ def header(benchmark: str, argv: Sequence[str] | None, settings: Mapping[str, An
             "memory_gigabytes": round(psutil.virtual_memory().total / 1e9, 1),
             "gpu": gpu(),
         },
-        "versions": {name: found for name in PACKAGES if (found := _version(name)) is not None},
+        "versions": versions(PACKAGES),
         "settings": dict(settings),
     }
 
@@ -93,10 +93,3 @@ def gpu() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return names[0].strip() if names else None
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

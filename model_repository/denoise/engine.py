@@ -132,7 +132,7 @@ class Engine:
         if self._window.cancelled(job):
             return Fault("CANCELLED", f"cancelled after {job.step} of {len(job.plan)} steps")
         allowed = job.options.deadline_ms
-        known = job.step or self._times.fresh(job.shape, job.rows, now / 1e9)
+        known = self._times.sure(job.shape) and (job.step or self._times.fresh(job.shape, job.rows, now / 1e9))
         slack = slack_ns(job, now, 1e9 * self._times.seconds(job.shape, job.rows) if known else 0.0)
         if slack is None or slack >= 0:
             return None

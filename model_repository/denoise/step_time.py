@@ -2,7 +2,8 @@
 
 Least squares with exponential forgetting, by calls and by idle time, so that it follows a machine that slows down and
 one that is fast again. What was measured a while ago tells nobody no: a request that an old estimate refused would
-never be measured, and the estimate never be mended.
+never be measured, and the estimate never be mended. Nor does a single call, for the first of a shape is slow: caches
+are cold, and some engines compile.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ IDLE_SECONDS = 3.0
 
 FRESH_SECONDS = 1.0
 """Age, at least, up to which an estimate may refuse; a call's own time, twice, where that is longer."""
+
+SURE = 2.0
+"""Weight of the calls, each 1 when it is made, that an estimate needs to end a job: three in a row."""
 
 ROWS = (1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 """Counts of rows between which the metrics tell calls apart."""
@@ -72,6 +76,10 @@ class StepTime:
     def observe(self, shape: tuple[int, ...], rows: int, seconds: float, ended: float) -> None:
         """A call of ``rows`` rows took ``seconds``; it ended at ``ended``, in seconds of any clock."""
         self._fits.setdefault(shape, _Fit()).add(rows, seconds, ended)
+
+    def sure(self, shape: tuple[int, ...]) -> bool:
+        """Whether the estimate of a shape rests on enough calls to end a job; a borrowed one never does."""
+        return shape in self._fits and self._fits[shape].n >= SURE
 
     def fresh(self, shape: tuple[int, ...], rows: int, now: float) -> bool:
         """Whether the estimate is recent enough to refuse something."""

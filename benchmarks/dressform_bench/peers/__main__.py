@@ -1,25 +1,27 @@
 """The same pictures by others and by us, on this machine: ``python -m dressform_bench.peers``.
 
 Same weights, picture, mask, prompt, seeds, solver and steps. Each peer runs alone in a process of its own, one after
-the other, in as many rounds as asked for; the median counts.
+the other, in as many rounds as asked for, every second one backwards, so that a drift of the machine falls on all
+alike; the median counts.
 
 - ``diffusers-fp32``, ``diffusers-bf16``, ``diffusers-compile``: diffusers' pipeline, eager or through torch.compile;
   on a GPU ``diffusers-fp16`` and ``diffusers-fp16-compile``
 - ``optimum``: optimum's ONNX Runtime pipeline (``ORTStableDiffusionInpaintPipeline``)
-- ``optimum-intel``: optimum-intel's OpenVINO pipeline. It needs another optimum than ours: give it an environment of
-  its own (optimum-intel, openvino, torch, diffusers, psutil, pillow) with ``--python optimum-intel=PATH``
+- ``optimum-intel``: optimum-intel's OpenVINO pipeline. It needs another optimum than ours, so an environment of its
+  own is made for it in ``--folder`` (by uv), unless ``--python optimum-intel=PATH`` names one
 - ``served:ENGINE``: the export on Triton, through the client
 - ``bare:ENGINE``: the sum of that engine's own calls (UNet, VAE, text encoder) without anything around them: the limit
   of what is served
 
 Each row, for one user and for eight that ask at once: seconds of a picture (of a round over its pictures), times as
-fast as the first peer, pictures a minute, seconds to the first picture (loading, and a picture of one step), peak
-memory of all its processes (the sum of their own peaks, in which what they share counts for each), PSNR to the first
-peer's picture. A pipeline in a process paints for one user after the other; what is served batches them.
+fast as the first peer, pictures a minute, seconds to the first picture (loading, and a picture of one step; not of
+``bare``), peak memory of all its processes (the sum of their own peaks, in which what they share counts for each; not
+a GPU's), PSNR to the picture of ``diffusers-fp32``. A pipeline in a process paints for one user after the other; what
+is served batches them.
 
 Beside it the limit: the floating-point operations of a picture, counted at export, over the rate of a product of two
-large matrices, measured at the start, by the fastest of the libraries here; in FP32 for ``fp32`` peers, else in BF16,
-on a GPU in FP16. (Int8 may pass that.)
+large matrices by the fastest of the libraries here, measured before the first round and after each, of which the
+highest counts; in FP32 for ``fp32`` peers, else in BF16, on a GPU in FP16. (Int8 may pass that.)
 
 With ``--device cuda`` the pipelines run on the first GPU, and of the export the engines ``cuda`` and the like.
 
@@ -38,15 +40,20 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 import dressform_bench
+from dressform.commands.exits import INTERRUPTED
 from dressform_bench import arguments, results
 from dressform_bench.models import SIZES, built
+from dressform_bench.peers.environment import REQUIREMENTS, python_of
+from dressform_bench.peers.floor import has_bare
 from dressform_bench.peers.matrix import matrix_rate
+from dressform_bench.peers.operations import operations
 from dressform_bench.peers.request import drawn_task, picture_file, pixels
 from dressform_bench.peers.worker import KINDS, OF_AN_ENGINE
 from dressform_export.engines import ENGINES
@@ -61,6 +68,9 @@ OTHERS = {
 
 HALF = {"cpu": "bfloat16", "cuda": "float16"}
 """What a device computes in where it need not be FP32."""
+
+REFERENCE = "diffusers-fp32"
+"""The peer whose picture the others' are held against."""
 
 FP32 = ("diffusers-fp32", "diffusers-compile", "optimum")
 """The peers without an engine of ours that compute in FP32."""
@@ -81,21 +91,11 @@ def main(argv: list[str] | None = None) -> int:
     peers = options.peers or [*OTHERS[options.device], *of_export(manifest, options.device)]
     folder = options.pictures.absolute()
     folder.mkdir(parents=True, exist_ok=True)
-    drawn_task(manifest.size.width, manifest.size.height, options.steps).write(folder)
-    rates = {name: matrix_rate(name, options.device) for name in ("float32", HALF[options.device])}
-    runs: dict[str, list[dict[str, Any]]] = {peer: [] for peer in peers}
-    errors: dict[str, str] = {}
-    try:
-        for peer in list(peers) * options.rounds:
-            if peer not in errors:
-                try:
-                    runs[peer].append(run(peer, options, folder))
-                except RuntimeError as error:
-                    errors[peer] = str(error)
-                    print(f"{peer}: {error}", file=sys.stderr, flush=True)
-    except KeyboardInterrupt:
-        print("interrupted: the record holds what was measured until now", file=sys.stderr, flush=True)
-    rows = table(peers, runs, folder, options.users, rates, manifest)
+    task = drawn_task(manifest.size.width, manifest.size.height, options.steps)
+    task.write(folder)
+    found = measured(peers, options, folder)
+    limit = {"flops_per_image": operations(task, options.export, manifest), "flops_per_second": found.rates}
+    rows = table(peers, found.runs, folder, options.users, limit, manifest)
     for row in rows:
         print("".join(f"{'' if value is None else value!s:>22}" for value in row.values()))
     settings = {name: getattr(options, name) for name in ("images", "rounds")}
@@ -105,13 +105,49 @@ def main(argv: list[str] | None = None) -> int:
         "height": manifest.size.height,
         "width": manifest.size.width,
         "steps": options.steps,
-        "limit": {"flops_per_image": flops(runs), "flops_per_second": rates},
+        "limit": limit,
         "rows": rows,
-        "runs": runs,
-        "errors": errors,
+        "runs": found.runs,
+        "errors": found.errors,
+        "interrupted": found.interrupted,
     }
     results.write(record, options.out)
-    return 1 if errors else 0
+    return INTERRUPTED if found.interrupted else 1 if found.errors else 0
+
+
+@dataclass
+class Found:
+    """What was measured until now: runs and errors by peer, the highest rates of a matrix product by type (FLOP/s)."""
+
+    runs: dict[str, list[dict[str, Any]]]
+    errors: dict[str, str] = field(default_factory=dict)
+    rates: dict[str, float] = field(default_factory=dict)
+    interrupted: bool = False
+
+    def rate(self, device: str) -> None:
+        """Measure the rates once more."""
+        for name in ("float32", HALF[device]):
+            self.rates[name] = max(self.rates.get(name, 0.0), matrix_rate(name, device))
+
+
+def measured(peers: Sequence[str], options: argparse.Namespace, folder: Path) -> Found:
+    """Every peer in every round, until one is interrupted."""
+    found = Found({peer: [] for peer in peers})
+    try:
+        found.rate(options.device)
+        for number in range(options.rounds):
+            for peer in peers if number % 2 == 0 else reversed(peers):
+                if peer not in found.errors:
+                    try:
+                        found.runs[peer].append(run(peer, options, folder))
+                    except RuntimeError as error:
+                        found.errors[peer] = str(error)
+                        print(f"{peer}: {error}", file=sys.stderr, flush=True)
+            found.rate(options.device)
+    except KeyboardInterrupt:
+        found.interrupted = True
+        print("interrupted: the record holds what was measured until now", file=sys.stderr, flush=True)
+    return found
 
 
 def _options(argv: list[str] | None) -> argparse.Namespace:
@@ -121,7 +157,7 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--size", choices=SIZES, help="the shipped model, or random weights of this size")
-    parser.add_argument("--folder", type=Path, default=Path(".bench"), help="where they are built, once (.bench)")
+    parser.add_argument("--folder", type=Path, default=Path(".bench"), help="where things are built, once (.bench)")
     parser.add_argument("--source", type=Path, metavar="PIPELINE", help="a pipeline's folder, instead of --size")
     parser.add_argument("--export", type=Path, metavar="REPOSITORY", help="its export, with the engines to be served")
     parser.add_argument("--device", choices=tuple(OTHERS), default="cpu", help="that all run on (default cpu)")
@@ -133,7 +169,7 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
         "--images", type=arguments.count, default=1, help="timed rounds of each peer in its process (default 1)"
     )
     parser.add_argument(
-        "--rounds", type=arguments.count, default=1, help="of all peers, one after the other (default 1)"
+        "--rounds", type=arguments.count, default=2, help="of all peers, one after the other (default 2)"
     )
     parser.add_argument(
         "--peers",
@@ -144,10 +180,11 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--python", action="append", default=[], metavar="PEER=PATH", help="the Python that a peer runs in"
     )
-    parser.add_argument("--pictures", type=Path, default=Path("peers"), help="folder for the pictures (default peers)")
+    parser.add_argument("--pictures", type=Path, help="folder for the pictures (default peers in --folder)")
     parser.add_argument("--model", help="its name in the record; default the size, or what the manifest says")
     parser.add_argument("--out", type=Path, metavar="FILE.jsonl", help="file that the record is appended to")
     options = parser.parse_args(argv)
+    options.pictures = options.pictures or options.folder / "peers"
     if (options.source is None) != (options.export is None) or (options.size is None) == (options.source is None):
         parser.error("give --size, or --source and --export")
     try:
@@ -168,47 +205,41 @@ def _peer(name: str) -> str:
 def of_export(manifest: Manifest, device: str) -> list[str]:
     """The peers that an export gives: of each engine that runs on the device, bare and served.
 
-    TensorRT's own plans have no bare peer.
+    What TensorRT builds has no bare peer: outside Triton nothing here runs it.
     """
     if device == "cuda":
-        engines = [name for name in manifest.engines if ENGINES[name].gpu and ENGINES[name].backend == "onnxruntime"]
-    else:
-        engines = [name for name, engine in manifest.engines.items() if engine.executed]
-    return [f"{kind}:{engine}" for engine in engines for kind in OF_AN_ENGINE]
+        gpus = [ENGINES[name] for name in manifest.engines if ENGINES[name].gpu]
+        return [f"{kind}:{one.name}" for one in gpus for kind in (OF_AN_ENGINE if has_bare(one) else ("served",))]
+    return [f"{kind}:{name}" for name, one in manifest.engines.items() if one.executed for kind in OF_AN_ENGINE]
 
 
 def run(peer: str, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """What a peer's process told: its first picture, and its rounds by number of users.
 
     Raises:
-        RuntimeError: with the last line of its standard error, if it failed.
+        RuntimeError: with its error, if it failed.
     """
+    python = options.python.get(peer) or (python_of(peer, options.folder) if peer in REQUIREMENTS else sys.executable)
     words = [peer, options.device, *map(str, (options.source, options.export, folder, options.steps, options.images))]
     done = subprocess.run(
-        [options.python.get(peer, sys.executable), "-m", "dressform_bench.peers.worker", *words]
-        + [str(users) for users in options.users],
+        [python, "-m", "dressform_bench.peers.worker", *words, *map(str, options.users)],
         capture_output=True,
         text=True,
         check=False,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [PACKAGES, os.environ.get("PYTHONPATH")]))},
     )
-    if done.returncode:
-        reason = (done.stderr.strip().splitlines() or [f"it ended with code {done.returncode}"])[-1]
-        raise RuntimeError(reason)
     try:
-        first, *by_users = map(json.loads, done.stdout.splitlines())
+        told = [json.loads(line) for line in done.stdout.splitlines()]
     except ValueError:
         raise RuntimeError(f"it told no figures, but {done.stdout[:200]!r}") from None
+    if done.returncode or not told:
+        last = (done.stderr.strip().splitlines() or [f"it ended with code {done.returncode}"])[-1]
+        raise RuntimeError(told[-1].get("error", last) if told else last)
+    first, *by_users = told
     for each in by_users:
         seconds = statistics.median(each["round_seconds"]) / each["users"]
         print(f"{peer}, {each['users']} users: {seconds:.2f} s a picture", file=sys.stderr, flush=True)
     return {**first, "users": by_users}
-
-
-def flops(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> float | None:
-    """Those of a picture, if a peer knows them."""
-    known = [each["flops"] for found in runs.values() for one in found for each in one["users"] if each["flops"]]
-    return known[0] if known else None
 
 
 def table(
@@ -216,13 +247,17 @@ def table(
     runs: Mapping[str, Sequence[Mapping[str, Any]]],
     folder: Path,
     users: Sequence[int],
-    rates: Mapping[str, float],
+    limit: Mapping[str, Any],
     manifest: Manifest,
 ) -> list[dict[str, Any]]:
-    """A row for each number of users and each peer that painted; ``rates`` are FLOP/s in FP32, and in a faster type."""
+    """A row for each number of users and each peer that painted.
+
+    ``limit`` has the operations of a picture, and the rates (FLOP/s) in FP32 and in a faster type.
+    """
     painted = [peer for peer in peers if runs[peer]]
     pictures = {peer: pixels(Image.open(folder / picture_file(peer))) for peer in painted}
-    operations = flops(runs)
+    truth = pictures.get(REFERENCE)
+    rates = limit["flops_per_second"]
     rows = []
     for place, count in enumerate(users):
         found = {peer: [one["users"][place] for one in runs[peer]] for peer in painted}
@@ -231,8 +266,7 @@ def table(
             for peer in painted
         }
         for peer in painted:
-            rate = rates["float32"] if exact(peer, manifest) else max(rates.values())
-            limit = None if operations is None else operations / rate
+            least = limit["flops_per_image"] / (rates["float32"] if exact(peer, manifest) else max(rates.values()))
             rows.append(
                 {
                     "peer": peer,
@@ -242,9 +276,9 @@ def table(
                     "times_as_fast": round(seconds[painted[0]] / seconds[peer], 2),
                     "first_image_seconds": first_image(runs[peer]),
                     "peak_gigabytes": round(max(each["peak_bytes"] for each in found[peer]) / 1e9, 2),
-                    "psnr": round(psnr(pictures[painted[0]], pictures[peer]), 1),
-                    "limit_seconds": None if limit is None else round(limit, 3),
-                    "share_of_limit": None if limit is None else round(limit / seconds[peer], 3),
+                    "psnr": None if truth is None else round(psnr(truth, pictures[peer]), 1),
+                    "limit_seconds": round(least, 3),
+                    "share_of_limit": round(least / seconds[peer], 3),
                 }
             )
     return rows

@@ -1,10 +1,11 @@
 """One peer in a process of its own: ``….peers.worker PEER DEVICE SOURCE OUT FOLDER STEPS IMAGES USERS``.
 
 It loads its pipeline, paints one picture of a single step that is not counted, then the others: for each number of
-users so many rounds of one picture for each of them, asked for at once. It prints a line of JSON for the first picture,
-and for each number of users with the seconds of the rounds and the peak of the memory that it and every process it
-started have held until then: the sum of the processes' own peaks, in which what they share counts for each. The picture
-of the first user is written to FOLDER.
+users so many rounds of one picture for each of them, asked for at once. It prints a line of JSON for the first picture
+(with the versions of what paints), and for each number of users with the seconds of the rounds and the peak of the
+memory that it and every process it started have held until then: the sum of the processes' own peaks, in which what
+they share counts for each. The picture of the first user is written to FOLDER. If it fails, its last line is
+``{"error": …}``.
 
 A pipeline in a process paints for one user after the other, as behind a lock: it is not made for several threads.
 """
@@ -17,6 +18,7 @@ import shlex
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
@@ -30,6 +32,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dressform_bench.peers.request import PROMPT, Task, picture_file, pixels
+from dressform_bench.versions import versions
 
 Picture = NDArray[np.uint8]
 """uint8 [H, W, 3]."""
@@ -37,14 +40,10 @@ Picture = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Round:
-    """What a round of pictures, one for each user, gave: the first one, and the seconds until all were there.
-
-    ``flops`` are those of one picture, where the peer knows them.
-    """
+    """What a round of pictures, one for each user, gave: the first one, and the seconds until all were there."""
 
     picture: Picture
     seconds: float
-    flops: float | None = None
 
 
 Paint = Callable[[Task, int], Round]
@@ -113,7 +112,7 @@ def exported_by(exporter: str, source: Path, out: Path) -> Path:
         command = [sys.executable, "-m", *EXPORTERS[exporter], str(source), str(partial)]
         done = subprocess.run(command, check=False, stdout=sys.stderr, stderr=subprocess.PIPE, text=True)
         if done.returncode:
-            sys.exit(f"{shlex.join(command)}: {(done.stderr.strip().splitlines() or ['no word'])[-1]}")
+            raise RuntimeError(f"{shlex.join(command)}: {(done.stderr.strip().splitlines() or ['no word'])[-1]}")
         partial.rename(folder)
     return folder
 
@@ -160,11 +159,11 @@ def bare(of: Opening) -> Iterator[Paint]:
     """The engine alone: the seconds of the graphs' own calls, in turn in one process, all users' rows together."""
     from dressform_bench.peers.floor import Floor
 
-    floor = Floor(of.out, of.engine, gpu=of.device == "cuda")
+    floor = Floor(of.out, of.engine)
 
     def paint(task: Task, users: int) -> Round:
         picture = floor.painted(task)
-        return Round(picture, sum(floor.seconds(users).values()), floor.flops)
+        return Round(picture, sum(floor.seconds(users).values()))
 
     yield paint
 
@@ -185,11 +184,39 @@ KINDS: Mapping[str, Callable[[Opening], AbstractContextManager[Paint]]] = {
 OF_AN_ENGINE = ("bare", "served")
 
 
-def main() -> None:
-    """Paint and tell."""
-    peer, device, source, out, folder, steps, images, *users = sys.argv[1:]
+PACKAGES = ("torch", "diffusers", "transformers", "optimum", "optimum-onnx", "optimum-intel", "onnxruntime", "openvino")
+"""Those whose versions are told, where the peer's environment has them."""
+
+
+def main() -> int:
+    """Paint and tell; 1 if that failed."""
     told_to = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print is not what is told
+
+    def tell(what: Mapping[str, Any]) -> None:
+        print(json.dumps(what), file=told_to, flush=True)
+
+    try:
+        painted(tell, *sys.argv[1:])
+    except Exception as error:
+        traceback.print_exc()
+        tell({"error": f"{type(error).__name__}: {error}"})
+        return 1
+    return 0
+
+
+def painted(
+    tell: Callable[[Mapping[str, Any]], None],
+    peer: str,
+    device: str,
+    source: str,
+    out: str,
+    folder: str,
+    steps: str,
+    images: str,
+    *users: str,
+) -> None:
+    """What the module says, with its arguments."""
     kind, _, engine = peer.partition(":")
     if kind in EXPORTERS:
         exported_by(kind, Path(source), Path(out))
@@ -198,14 +225,12 @@ def main() -> None:
     with KINDS[kind](Opening(Path(source), Path(out), engine, device)) as paint:
         paint(replace(task, steps=1), 1)
         first = None if kind == "bare" else time.perf_counter() - began  # which makes every call twice
-        print(json.dumps({"first_image_seconds": first}), file=told_to, flush=True)
+        tell({"first_image_seconds": first, "versions": versions(PACKAGES)})
         for count in map(int, users):
             if count > 1 and kind in OF_AN_ENGINE:  # what works on all together meets new shapes
                 paint(replace(task, steps=1), count)
             rounds = [paint(task, count) for _ in range(int(images))]
-            seconds = [each.seconds for each in rounds]
-            told = {"users": count, "round_seconds": seconds, "flops": rounds[-1].flops, "peak_bytes": peak()}
-            print(json.dumps(told), file=told_to, flush=True)
+            tell({"users": count, "round_seconds": [each.seconds for each in rounds], "peak_bytes": peak()})
     Image.fromarray(rounds[-1].picture).save(Path(folder) / picture_file(peer))
 
 
@@ -224,4 +249,4 @@ def _peak(pid: int) -> int:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
