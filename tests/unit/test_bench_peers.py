@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import argparse
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 from PIL import Image
 
+from dressform_bench.peers import __main__ as peers
+from dressform_bench.peers import environment
 from dressform_bench.peers.__main__ import _peer, main, of_export, table
 from dressform_bench.peers.floor import Floor
 from dressform_bench.peers.matrix import matrix_rate
+from dressform_bench.peers.operations import operations, usual_height
 from dressform_bench.peers.request import drawn_task, picture_file
 from dressform_export import ExportError, read_manifest
 
@@ -31,13 +35,20 @@ def test_an_export_gives_the_engines_that_run_here(engines_repository: Path) -> 
     assert [_peer(peer) for peer in peers] == peers
 
 
-def test_on_a_gpu_the_engines_for_gpus_run(engines_repository: Path) -> None:
-    assert of_export(read_manifest(engines_repository), "cuda") == ["bare:cuda", "served:cuda"]
+def test_on_a_gpu_the_engines_for_gpus_run() -> None:
+    """TensorRT runs in Triton alone."""
+    manifest: Any = SimpleNamespace(engines=dict.fromkeys(["onnxruntime", "cuda", "tensorrt", "cuda-tensorrt"]))
+    assert of_export(manifest, "cuda") == ["bare:cuda", "served:cuda", "served:tensorrt", "served:cuda-tensorrt"]
+
+
+def test_what_runs_in_triton_alone_has_no_floor(engines_repository: Path) -> None:
+    with pytest.raises(ExportError, match="engine 'tensorrt' runs in Triton alone"):
+        Floor(engines_repository, "tensorrt")
 
 
 def test_an_onnx_runtime_without_cuda_says_so(engines_repository: Path) -> None:
     with pytest.raises(ExportError, match="no CUDAExecutionProvider: install onnxruntime-gpu"):
-        Floor(engines_repository, "cuda", gpu=True).painted(drawn_task(64, 64, 1))
+        Floor(engines_repository, "cuda").painted(drawn_task(64, 64, 1))
 
 
 def test_a_matrix_product_has_a_rate() -> None:
@@ -45,7 +56,7 @@ def test_a_matrix_product_has_a_rate() -> None:
 
 
 def one(first: float, *users: tuple[int, list[float], int]) -> dict[str, Any]:
-    told = [{"users": n, "round_seconds": seconds, "flops": None, "peak_bytes": peak} for n, seconds, peak in users]
+    told = [{"users": n, "round_seconds": seconds, "peak_bytes": peak} for n, seconds, peak in users]
     return {"first_image_seconds": first, "users": told}
 
 
@@ -58,11 +69,10 @@ def test_rows_are_medians_over_all_rounds_and_the_highest_peak(tiny_repository: 
         "optimum": [],
         "served:onnxruntime": [one(4, (1, [2.5], 2 * 10**9), (8, [8.0], 3 * 10**9))],
     }
-    runs["served:onnxruntime"][0]["users"][0]["flops"] = 10e9
     for peer, level in (("diffusers-fp32", 100), ("served:onnxruntime", 110)):
         Image.new("RGB", (4, 4), (level, level, level)).save(tmp_path / picture_file(peer))
-    rates = {"float32": 20e9, "bfloat16": 40e9}
-    rows = table(list(runs), runs, tmp_path, [1, 8], rates, read_manifest(tiny_repository))
+    limit = {"flops_per_image": 10e9, "flops_per_second": {"float32": 20e9, "bfloat16": 40e9}}
+    rows = table(list(runs), runs, tmp_path, [1, 8], limit, read_manifest(tiny_repository))
     assert rows[0] == {
         "peer": "diffusers-fp32",
         "users": 1,
@@ -90,14 +100,101 @@ def test_either_a_size_or_both_folders(words: list[str], capsys: pytest.CaptureF
     assert "give --size, or --source and --export" in capsys.readouterr().err
 
 
+def test_without_the_reference_there_is_no_psnr(tiny_repository: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / picture_file("optimum"))
+    limit = {"flops_per_image": 10e9, "flops_per_second": {"float32": 20e9}}
+    runs = {"optimum": [one(9, (1, [4.0], 10**9))], "diffusers-fp32": []}
+    (row,) = table(list(runs), runs, tmp_path, [1], limit, read_manifest(tiny_repository))
+    assert row["psnr"] is None
+
+
+def test_operations_are_those_of_the_calls(tiny_repository: Path) -> None:
+    """Counted without running anything, they are those of the calls that the graphs get."""
+    manifest, task = read_manifest(tiny_repository), drawn_task(64, 64, 3)
+    floor = Floor(tiny_repository, "onnxruntime")
+    floor.painted(task)
+    rows = Counter(dict.fromkeys(manifest.flops, 0))
+    for name, inputs in floor._calls:
+        rows[name] += len(next(iter(inputs.values())))
+    assert rows["unet"] == 3 * 2
+    share = 64 / manifest.vae.factor / usual_height(manifest)
+    wanted = sum(manifest.flops[name] * count * (share if name == "unet" else 1) for name, count in rows.items())
+    assert operations(task, tiny_repository, manifest) == pytest.approx(wanted)
+
+
 def test_an_inpaint_is_not_counted_as_high_as_a_tryon() -> None:
     """The manifest's operations are of the two pictures of a try-on, one above the other."""
-    sizes = {"size": SimpleNamespace(height=128), "vae": SimpleNamespace(factor=8)}
-    counts = {"unet": 1000, "vae_decoder": 10}
-    unet, decoder = {"sample": np.zeros((2, 9, 16, 12))}, {"latents": np.zeros((1, 4, 16, 12))}
-    calls = [("unet", unet)] * 3 + [("vae_decoder", decoder)]
-    told = {}
-    for tryon in ("inpaint", "concat"):
-        manifest = SimpleNamespace(flops=counts, tryon=tryon, **sizes)
-        told[tryon] = Floor.flops.fget(SimpleNamespace(_manifest=manifest, _calls=calls))  # type: ignore[attr-defined]
-    assert told == {"inpaint": 3 * 2 * 1000 + 10, "concat": 3 * 2 * 500 + 10}
+    sizes: dict[str, Any] = {"size": SimpleNamespace(height=128), "vae": SimpleNamespace(factor=8)}
+    heights = {tryon: usual_height(SimpleNamespace(tryon=tryon, **sizes)) for tryon in ("none", "concat")}  # type: ignore[arg-type]
+    assert heights == {"none": 16, "concat": 32}
+
+
+class Measured:
+    """What `measured` calls, without any peer: seconds by peer, whose run may fail."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, **raises: BaseException) -> None:
+        self.order: list[str] = []
+        self._raises = raises
+        rates = iter([10.0, 10.0, 40.0, 20.0, 30.0, 30.0])
+        monkeypatch.setattr(peers, "matrix_rate", lambda name, device: next(rates))
+        monkeypatch.setattr(peers, "run", self.run)
+        self.found = peers.measured(["a", "b"], SimpleNamespace(device="cpu", rounds=2), Path())  # type: ignore[arg-type]
+
+    def run(self, peer: str, *_: Any) -> dict[str, Any]:
+        self.order.append(peer)
+        if peer in self._raises:
+            raise self._raises[peer]
+        return {"users": []}
+
+
+def test_every_second_round_is_backwards_and_the_highest_rate_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    done = Measured(monkeypatch)
+    assert done.order == ["a", "b", "b", "a"]
+    assert done.found.rates == {"float32": 40.0, "bfloat16": 30.0}
+    assert not done.found.interrupted
+
+
+def test_a_peer_that_fails_is_not_run_again_and_an_interrupt_keeps_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    done = Measured(monkeypatch, a=RuntimeError("no"), b=KeyboardInterrupt())
+    assert done.order == ["a", "b"]
+    assert done.found.errors == {"a": "no"}
+    assert done.found.interrupted
+
+
+def test_an_error_is_told_whole(tmp_path: Path) -> None:
+    """Not the last line of what a library says after it."""
+    options: Any = SimpleNamespace(
+        python={},
+        folder=tmp_path,
+        device="cpu",
+        source=tmp_path / "absent",
+        export=tmp_path,
+        steps=1,
+        images=1,
+        users=[1],
+    )
+    drawn_task(64, 64, 1).write(tmp_path)
+    with pytest.raises(RuntimeError, match=r"^\w+Error: .*absent"):
+        peers.run("diffusers-fp32", options, tmp_path)
+
+
+def test_the_environment_of_a_peer_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commands: list[Sequence[str]] = []
+
+    def run(command: Sequence[str]) -> None:
+        commands.append(command)
+        if "venv" in command:
+            Path(command[-1]).mkdir()
+
+    monkeypatch.setattr(environment, "_run", run)
+    monkeypatch.setattr(environment.shutil, "which", lambda *_, **__: "uv")
+    paths = {environment.python_of("optimum-intel", tmp_path) for _ in range(2)}
+    assert paths == {str(tmp_path / "optimum-intel.venv/bin/python")}
+    assert [command[1] for command in commands] == ["venv", "pip", "pip"]
+    assert environment.REQUIREMENTS["optimum-intel"].is_file()
+
+
+def test_without_uv_there_is_no_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment.shutil, "which", lambda *_, **__: None)
+    with pytest.raises(RuntimeError, match="pip install uv, or --python optimum-intel=PATH"):
+        environment.python_of("optimum-intel", tmp_path)

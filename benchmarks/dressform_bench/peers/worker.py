@@ -67,7 +67,7 @@ def diffusers(of: Opening, dtype: str, compiled: bool = False) -> Iterator[Paint
     import torch
     from diffusers import StableDiffusionInpaintPipeline
 
-    pipeline = StableDiffusionInpaintPipeline.from_pretrained(of.source, torch_dtype=getattr(torch, dtype))
+    pipeline = StableDiffusionInpaintPipeline.from_pretrained(str(of.source), torch_dtype=getattr(torch, dtype))
     pipeline.to(of.device)
     if compiled:
         pipeline.unet = torch.compile(pipeline.unet)

@@ -64,7 +64,13 @@ def _run(heading: str, runs: Sequence[Run]) -> Run:
     if not named:
         there = "; ".join(run.section.heading for run in runs)
         raise ValueError(f"the records have no section {heading!r}: there are {there}")
-    return max(named, key=lambda run: str(run.record["created"]))
+    if len(named) > 1:
+        made = ", ".join(str(run.record["created"]) for run in named)
+        raise ValueError(
+            f"{len(named)} runs that cannot be compared are headed {heading!r}, of {made}: "
+            "name their models apart (--model), or keep one"
+        )
+    return named[0]
 
 
 def _part(name: str, run: Run) -> str:

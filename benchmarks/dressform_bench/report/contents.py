@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dressform_bench.report import load, openloop, overhead, peers, simulate
 from dressform_bench.report.section import Section
@@ -46,8 +48,9 @@ class Run:
 
     @property
     def source(self) -> str:
-        """Which record its charts are drawn from."""
-        return f"{self.record['benchmark']} of {self.record['created']}"
+        """Which record its charts are drawn from: its benchmark, when it was made, and a digest of all that it says."""
+        digest = hashlib.sha256(json.dumps(self.record, sort_keys=True).encode()).hexdigest()
+        return f"{self.record['benchmark']} of {self.record['created']}, {digest[:16]}"
 
 
 def runs(records: Iterable[Record]) -> list[Run]:
@@ -63,8 +66,10 @@ def runs(records: Iterable[Record]) -> list[Run]:
 
 
 def section(record: Record) -> Section:
-    """Its benchmark's."""
-    return SECTIONS[record["benchmark"]](record)
+    """Its benchmark's; where a GPU was there, its heading names it."""
+    made = SECTIONS[record["benchmark"]](record)
+    gpu = record["machine"].get("gpu")
+    return made if not gpu else replace(made, heading=f"{made.heading}, on {gpu}")
 
 
 def day(record: Record) -> str:

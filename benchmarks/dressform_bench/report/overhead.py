@@ -25,9 +25,9 @@ from dressform_bench.report.section import (
 
 Row = Mapping[str, Any]
 
-ENGINE = ("encode", "text_encoder", "vae_encoder", "unet", "decode", "vae_decoder")
+ENGINE = ("encode", "unet", "decode")
 """Parts in which the graphs run."""
-WAITING = ("wait", "waiting")
+WAITING = ("wait",)
 
 _COLUMNS: Sequence[Column] = (
     ("jobs at once", "jobs", str),
@@ -62,8 +62,8 @@ def section(record: Mapping[str, Any]) -> Section:
     what += [str(record["settings"]["engine"])] if record["settings"].get("engine") else []
     note = (
         "The bare engine makes the calls of one picture's trajectory with as many times its rows as there are jobs, "
-        "with nothing around them. Parts are those of the request whose time is the median; the ratio is the median "
-        "of those of each repeat's own pair."
+        "with nothing around them. A request's time and parts are means; the ratio is the median of those of each "
+        "repeat's own pair. The graphs' parts are the times inside their models, from Triton's statistics."
     )
     return Section(f"Overhead: {', '.join(what)}", finding(record), (note,), tuple(parts))
 
