@@ -31,7 +31,7 @@ def test_peers_paint_the_same_picture_and_failures_are_told(
     recorded: Any, tiny_source: Path, tiny_repository: Path, tmp_path: Path
 ) -> None:
     names = ["diffusers-fp32", "bare:onnxruntime", "served:onnxruntime", "served:no-such-engine"]
-    words = ["--source", tiny_source, "--export", tiny_repository, "--steps", 3, "--users", 1, 2]
+    words = ["--source", tiny_source, "--export", tiny_repository, "--steps", 3, "--users", 1, 2, "--rounds", 1]
     code, record = recorded(peers.main, *words, "--pictures", tmp_path / "pictures", "--peers", *names)
     assert code == 1
     assert [(row["peer"], row["users"]) for row in record["rows"]] == [(name, n) for n in (1, 2) for name in names[:3]]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 SIDES = {"cpu": 2048, "cuda": 8192}
 
 
-def matrix_rate(dtype: str, device: str = "cpu", seconds: float = 2.0) -> float:
+def matrix_rate(dtype: str, device: str = "cpu", seconds: float = 1.0) -> float:
     """Floating-point operations per second of a product of two square matrices.
 
     That of the fastest library here (torch, and on CPUs numpy, ONNX Runtime and OpenVINO), and its fastest try: they
