@@ -6,9 +6,10 @@ Locust rounds response times (to two digits above 100 ms), and with them these q
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -82,9 +83,10 @@ def watch(environment: Environment, **_: Any) -> None:
             users = environment.runner.user_count if environment.runner else 0
             if not users:
                 continue
-            now, held = Snapshot.of(environment), memory_gigabytes(options.server_pid)
-            passed = round(now.at - first.at, 1)
-            rows.append({"t": passed, "users": users, **now.since(last), "memory_gigabytes": held})
+            now, held = Snapshot.of(environment), memory(options.server_pid)
+            passed, whole = round(now.at - first.at, 1), round(sum(held.values()), 5) if held else None
+            figures = {**now.since(last), "memory_gigabytes": whole, "memory_by_process": held}
+            rows.append({"t": passed, "users": users, **figures})
             last = now
 
     greenlet = gevent.spawn(sample)
@@ -114,8 +116,8 @@ def measured(environment: Environment, first: Snapshot, end: float, rows: list[d
                 "protocol": entry.method,
                 "requests": entry.num_requests,
                 "failures": entry.num_failures,
-                "p50_seconds": entry.get_response_time_percentile(0.5) / 1000,
-                "p95_seconds": entry.get_response_time_percentile(0.95) / 1000,
+                "p50_seconds": _percentile(entry, 0.5),
+                "p95_seconds": _percentile(entry, 0.95),
             }
             for entry in sorted(entries, key=lambda entry: (entry.method, entry.name))
         ],
@@ -126,12 +128,31 @@ def measured(environment: Environment, first: Snapshot, end: float, rows: list[d
     }
 
 
-def memory_gigabytes(pid: int) -> float | None:
-    """What a process and its children hold, shared pages shared out (PSS); None if there is no such process."""
+def _percentile(entry: Any, share: float) -> float | None:
+    """Seconds; None where nothing was answered, of which Locust says 0."""
+    return entry.get_response_time_percentile(share) / 1000 if entry.response_times else None
+
+
+def memory(pid: int) -> dict[str, float] | None:
+    """The gigabytes that a server and its stages hold, by `process_name`; pages that are shared are shared out (PSS).
+
+    None if there is no such process.
+    """
     if not pid:
         return None
+    held: Counter[str] = Counter()
     try:
-        family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
-        return round(sum(each.memory_full_info().pss for each in family) / 1e9, 3)
+        for each in (psutil.Process(pid), *psutil.Process(pid).children(recursive=True)):
+            held[process_name(each.cmdline())] += each.memory_full_info().pss
     except psutil.Error:
         return None
+    return {name: round(held[name] / 1e9, 5) for name in sorted(held)}
+
+
+def process_name(command: Sequence[str]) -> str:
+    """The model whose process a ``command`` began, as in ``denoise``; of other processes the program's name."""
+    for word in command:
+        instance = re.fullmatch(r"(\w+?)(_\d+)?_\d+", word)
+        if instance and "stub" in Path(command[0]).name:
+            return instance[1]
+    return Path(command[0]).name if command else "ended"
