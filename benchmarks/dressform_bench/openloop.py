@@ -108,7 +108,7 @@ WARM_UP_SECONDS = 30
 """Of requests together, at most, before anything is measured."""
 
 LEAST_LOAD = 1 / 4
-"""Of the lowest load asked for: below it no rate that keeps the SLO is looked for, each of which takes twice as long."""
+"""Of the lowest load asked for: below it no rate that keeps the SLO is looked for (each takes twice as long)."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

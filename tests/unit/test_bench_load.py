@@ -20,8 +20,8 @@ pytestmark = pytest.mark.skipif(importlib.util.find_spec("locust") is None, reas
 
 from dressform import About  # noqa: E402
 from dressform_bench import results  # noqa: E402
+from dressform_bench.load.memory import process_name  # noqa: E402
 from dressform_bench.load.mix import FOLDER, Kind, Mix  # noqa: E402
-from dressform_bench.load.series import process_name  # noqa: E402
 from unit.client_fakes import Kserve, grpc_server, http_server  # noqa: E402
 
 MIX = """
@@ -142,7 +142,10 @@ def test_sizes_come_by_their_weights_in_multiples_of_the_export_s_own() -> None:
 def test_processes_have_the_names_of_their_models() -> None:
     stub = ["/opt/triton_python_backend_stub", "/repository/denoise/1/model.py", "triton_python_backend_shm_region_1"]
     assert process_name([*stub, "67108864", "1048576", "2641", "/opt", "336", "denoise_0_0", "DEFAULT"]) == "denoise"
-    assert process_name([*stub, "67108864", "1048576", "2641", "/opt", "336", "vae_decoder_0", "x"]) == "vae_decoder"
+    assert (
+        process_name([*stub, "67108864", "1048576", "2641", "/opt", "336", "vae_decoder_0_1", "DEFAULT"])
+        == "vae_decoder"
+    )
     assert process_name(["/opt/bin/tritonserver", "--model-repository=/x"]) == "tritonserver"
     assert process_name([]) == "ended"
 

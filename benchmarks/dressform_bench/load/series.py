@@ -6,20 +6,19 @@ Locust rounds response times (to two digits above 100 ms), and with them these q
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import gevent
-import psutil
 from locust.env import Environment
 from locust.runners import WorkerRunner
 
 from dressform_bench.goodput import percentile_of_counts
+from dressform_bench.load.memory import memory
 
 SERVER, WAITING, BATCH = "SERVER", "waiting (ms)", "batch (jobs)"
 """Type and names of our own entries in Locust's statistics."""
@@ -131,28 +130,3 @@ def measured(environment: Environment, first: Snapshot, end: float, rows: list[d
 def _percentile(entry: Any, share: float) -> float | None:
     """Seconds; None where nothing was answered, of which Locust says 0."""
     return entry.get_response_time_percentile(share) / 1000 if entry.response_times else None
-
-
-def memory(pid: int) -> dict[str, float] | None:
-    """The gigabytes that a server and its stages hold, by `process_name`; pages that are shared are shared out (PSS).
-
-    None if there is no such process.
-    """
-    if not pid:
-        return None
-    held: Counter[str] = Counter()
-    try:
-        for each in (psutil.Process(pid), *psutil.Process(pid).children(recursive=True)):
-            held[process_name(each.cmdline())] += each.memory_full_info().pss
-    except psutil.Error:
-        return None
-    return {name: round(held[name] / 1e9, 5) for name in sorted(held)}
-
-
-def process_name(command: Sequence[str]) -> str:
-    """The model whose process a ``command`` began, as in ``denoise``; of other processes the program's name."""
-    for word in command:
-        instance = re.fullmatch(r"(\w+?)(_\d+)?_\d+", word)
-        if instance and "stub" in Path(command[0]).name:
-            return instance[1]
-    return Path(command[0]).name if command else "ended"
