@@ -217,7 +217,7 @@ def test_a_leak_is_told_by_its_rate_and_its_process() -> None:
     first = [{"triton": 0.3 + 0.05 * n, "unet": 0.5} for n in range(20)]
     second = [{"triton": 1.3, "unet": 0.5 + 0.0006 * n} for n in range(20)]
     record = {**bench_records.LOAD, "series": users(*first, *second)}
-    assert load.finding(record).endswith("; memory 1.81 GB, +7.2 MB a minute in the second half, of which unet +7.2")
+    assert load.finding(record).endswith("; memory 1.81 GB, +7.2 MB a minute in the second half (fastest: unet, +7.2)")
     rows = load.section(record).tables["memory"].rows
     assert [(row[0], row[2]) for row in rows] == [("unet", "+7.20"), ("triton", "+0.00"), ("all", "+7.20")]
 

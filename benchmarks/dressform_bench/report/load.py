@@ -119,7 +119,7 @@ def _told(grown: Sequence[Mapping[str, Any]]) -> str:
     whole, (name, most) = grown[-1], (grown[0]["name"], grown[0]["growth"])
     sign = "+" if whole["growth"] >= 0 else "−"
     told = f"memory {whole['held']:.2f} GB, {sign}{abs(whole['growth']):.1f} MB a minute in the second half"
-    return f"{told}, of which {name} +{most:.1f}" if len(grown) > 1 and most >= 0.05 else told
+    return f"{told} (fastest: {name}, +{most:.1f})" if len(grown) > 1 and most >= 0.05 else told
 
 
 def growth(series: Sequence[Sample]) -> list[Mapping[str, Any]]:
