@@ -10,14 +10,26 @@ from dressform import DressformError
 from dressform_export.errors import ExportError
 from dressform_server import ServerError
 
+INTERRUPTED = 130
+"""The exit code after Ctrl-C (128 + SIGINT), as shells have it. What was measured until then is in the record."""
+
+
+class Unusable(Exception):
+    """What was asked for cannot be measured; the message is one sentence that says why."""
+
 
 def guarded(main: Callable[[], int]) -> int:
-    """The exit code of ``main``; 2 with a sentence where an export, a server or a file is at fault."""
+    """The exit code of ``main``; with a sentence 2 where an argument, an export, a server or a file is at fault, and
+    130 at Ctrl-C.
+    """
     try:
         return main()
-    except (ExportError, ServerError, DressformError, OSError) as error:
+    except (Unusable, ExportError, ServerError, DressformError, OSError) as error:
         print(f"dressform bench: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("dressform bench: interrupted, with nothing measured yet", file=sys.stderr)
+        return INTERRUPTED
 
 
 def count(text: str) -> int:
@@ -49,6 +61,14 @@ def share(text: str) -> float:
     if not 0 < value <= 1:
         raise argparse.ArgumentTypeError(f"must be above 0 and at most 1, not {text}")
     return value
+
+
+def pixels(text: str) -> tuple[int, int]:
+    """Width and height, as in ``96x128``; one number is both."""
+    sides = text.split("x")
+    if len(sides) not in (1, 2) or not all(side.isdecimal() and int(side) for side in sides):
+        raise argparse.ArgumentTypeError(f"must be WIDTHxHEIGHT or the side of a square, not {text!r}")
+    return int(sides[0]), int(sides[-1])
 
 
 def _number(text: str) -> float:

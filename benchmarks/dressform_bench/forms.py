@@ -39,7 +39,7 @@ FORMS: Mapping[str, Mapping[str, Any]] = {
         "kept_share": NUMBER,
         "solo_capacity_per_s": NUMBER,
         "slo_rate_per_s": {ANY: NUMBER},
-        "rows": [{"mode": str, "offered_per_s": NUMBER, "goodput_per_s": NUMBER, **_LATENCIES}],
+        "rows": [{"mode": str, "load": NUMBER, "offered_per_s": NUMBER, "goodput_per_s": NUMBER, **_LATENCIES}],
     },
     "overhead": {
         "rows": [
@@ -54,13 +54,42 @@ FORMS: Mapping[str, Mapping[str, Any]] = {
     },
     "simulate": {
         "step_time_model": {},
-        "rows": [{"servers": int, "routing": str, "rate_per_s": NUMBER, "goodput_per_s": NUMBER, **_LATENCIES}],
-        "servers_needed": [{"rate_per_s": NUMBER, "servers": (int, type(None)), "routing": str}],
+        "rows": [
+            {
+                "servers": int,
+                "routing": str,
+                "load": NUMBER,
+                "rate_per_s": NUMBER,
+                "offered_per_s": NUMBER,
+                "goodput_per_s": NUMBER,
+                **_LATENCIES,
+            }
+        ],
+        "servers_needed": [
+            {
+                "rate_per_s": NUMBER,
+                "offered_per_s": NUMBER,
+                "routing": str,
+                "servers": (int, type(None)),
+                "servers_range": [(int, type(None))],
+                "share_within_slo": PERHAPS,
+            }
+        ],
+    },
+    "step-overhead": {
+        "rows": [{"jobs": int, "unet_rows": int, "step_ms": NUMBER, "bare_ms": NUMBER, "overhead_ms": NUMBER}]
     },
 }
 """By benchmark, beside `COMMON`."""
 
-VALIDATION = [{"rate_per_s": NUMBER, "measured": _COMPARED, "simulated": _COMPARED, "error": _COMPARED}]
+VALIDATION = [
+    {
+        "rate_per_s": NUMBER,
+        "measured": {**_COMPARED, "offered_per_s": NUMBER},
+        "simulated": _COMPARED,
+        "error": _COMPARED,
+    }
+]
 """Of ``simulate``, where it is not null."""
 
 

@@ -10,6 +10,9 @@ from typing import Any
 
 from dressform_bench.schedule import Kind
 
+SAME_CALL_MS = 0.01
+"""Step ends that lie closer are of one UNet call: they are the same instant, rounded to a microsecond."""
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -98,21 +101,19 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 4)
 
 
-def kept_rate(rows: Sequence[Mapping[str, Any]], kept: float) -> float:
-    """The highest offered rate (1/s) of ``rows`` up to which the share within the SLO is at least ``kept``; 0: none."""
-    rate = 0.0
+def bracket(rows: Sequence[Mapping[str, Any]], kept: float, key: str = "offered_per_s") -> tuple[float, float | None]:
+    """Between what the highest rate lies that keeps the SLO, in order of load: by ``key``, the last of ``rows`` up to
+    which the share within it is at least ``kept`` (0: none), and the first for which it is not (None: all keep it).
+    """
+    last = 0.0
     for row in sorted(rows, key=lambda row: row["load"]):
         if (row["share_within_slo"] or 0) < kept:
-            break
-        rate = row["offered_per_s"]
-    return rate
+            return last, row[key]
+        last = row[key]
+    return last, None
 
 
 def next_load(rows: Sequence[Mapping[str, Any]], kept: float) -> float | None:
     """The load to try next for the highest that keeps the SLO; None where all that were tried keep it."""
-    below = 0.0
-    for row in sorted(rows, key=lambda row: row["load"]):
-        if (row["share_within_slo"] or 0) < kept:
-            return round((below + row["load"]) / 2, 4)
-        below = row["load"]
-    return None
+    last, first = bracket(rows, kept, "load")
+    return None if first is None else round((last + first) / 2, 4)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -40,6 +40,11 @@ MIX = (
     Kind(50, "ddim", 7.5, 10),
 )
 """Previews, drafts, pictures, and a few who want the best."""
+
+
+def mix_of(steps: Sequence[int] | None) -> tuple[Kind, ...]:
+    """Guided requests of these numbers of steps, equally many of each; `MIX` for None."""
+    return MIX if steps is None else tuple(Kind(count, "ddim", 7.5, 1) for count in dict.fromkeys(steps))
 
 
 @dataclass(frozen=True)
@@ -141,7 +146,7 @@ def _drawn(
     return tuple(arrivals)
 
 
-def capacity(solo_seconds: dict[Kind, float]) -> float:
+def capacity(solo_seconds: Mapping[Kind, float]) -> float:
     """Requests per second of a server that takes one at a time: 1 / the mix's mean solo time."""
     weight = sum(kind.weight for kind in solo_seconds)
     return weight / sum(kind.weight * seconds for kind, seconds in solo_seconds.items())

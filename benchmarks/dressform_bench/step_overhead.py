@@ -5,18 +5,18 @@ once. The time of a step is then all overhead: Triton rescheduling the jobs, our
 call of the UNet model and back, guidance and solver.
 
 Each row: jobs, UNet rows of a step, milliseconds from step to step (median over all jobs and steps), milliseconds that
-the copying graph itself takes in a bare ONNX Runtime session (the floor), and the difference. The last line of
-stdout is JSON.
+the copying graph itself takes in a bare ONNX Runtime session (the floor), and the difference. ``--out`` appends the
+record (also the last line of stdout) to a file.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
+import sys
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -26,19 +26,17 @@ import onnxruntime
 from PIL import Image
 
 from dressform import Client
-from dressform_bench import hollow
+from dressform_bench import arguments, hollow, results
+from dressform_bench.crowd import together
 from dressform_server import Server
 
 JOBS = (1, 4, 16)
+SETTINGS = ("size", "steps", "repeats")
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(prog="python -m dressform_bench.step_overhead", description=__doc__)
-    parser.add_argument("--size", choices=hollow.SIZES, default="tiny")
-    parser.add_argument("--steps", type=int, default=100)
-    parser.add_argument("--repeats", type=int, default=5)
-    options = parser.parse_args(argv)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, print, and write."""
+    options = _options(argv)
     size = hollow.SIZES[options.size]
     with tempfile.TemporaryDirectory() as folder:
         repository = hollow.build(Path(folder) / "repository", size)
@@ -46,17 +44,33 @@ def main(argv: list[str] | None = None) -> None:
         with Server(repository, http_port=0, grpc_port=0, metrics_port=0, log=Path(folder) / "log") as server:
             server.wait_ready(120)
             with Client(server.grpc_url, timeout=300, retries=0) as client:
-                together(client, size, 4, 20)  # warm-up
+                infos(client, size, 4, 20)  # warm-up
                 rows = [row(client, size, jobs, floors[jobs], options) for jobs in JOBS]
-    print(json.dumps({"benchmark": "step_overhead", "size": options.size, "steps": options.steps, "rows": rows}))
+    settings = {name: getattr(options, name) for name in SETTINGS}
+    model = f"hollow, {options.size} tensors"
+    results.write({**results.header("step-overhead", argv, settings), "model": model, "rows": rows}, options.out)
+    return 0
 
 
-def row(client: Client, size: hollow.Size, jobs: int, floor: float, options: Any) -> dict[str, float]:
+def _options(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m dressform_bench.step_overhead",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--size", choices=hollow.SIZES, default="tiny", help="of the tensors (default tiny)")
+    parser.add_argument("--steps", type=arguments.count, default=100, help="of a request (default 100)")
+    parser.add_argument("--repeats", type=arguments.count, default=5, help="of everything (default 5)")
+    parser.add_argument("--out", type=Path, metavar="FILE.jsonl", help="file that the record is appended to")
+    return parser.parse_args(argv)
+
+
+def row(client: Client, size: hollow.Size, jobs: int, floor: float, options: argparse.Namespace) -> dict[str, float]:
     """One line of the table."""
     times: list[float] = []
     batches: list[int] = []
     for _ in range(options.repeats):
-        for info in together(client, size, jobs, options.steps):
+        for info in infos(client, size, jobs, options.steps):
             times.extend(later - earlier for earlier, later in pairwise(info["step_ends_ms"]))
             batches.extend(info["batch_sizes"])
     step = statistics.median(times)
@@ -72,15 +86,14 @@ def row(client: Client, size: hollow.Size, jobs: int, floor: float, options: Any
     return found
 
 
-def together(client: Client, size: hollow.Size, jobs: int, steps: int) -> list[dict[str, Any]]:
+def infos(client: Client, size: hollow.Size, jobs: int, steps: int) -> list[dict[str, Any]]:
     """The infos of ``jobs`` equal requests, sent at once."""
     picture, mask = Image.new("RGB", (size.side, size.side)), Image.new("L", (size.side, size.side), 255)
 
     def run(seed: int) -> dict[str, Any]:
         return client.inpaint(picture, mask, "a", num_inference_steps=steps, seed=seed, composite="none").info
 
-    with ThreadPoolExecutor(jobs) as pool:
-        return list(pool.map(run, range(jobs)))
+    return together(jobs, run)
 
 
 def bare(repository: Path, size: hollow.Size, rows: int, calls: int = 200) -> float:
@@ -101,4 +114,4 @@ def bare(repository: Path, size: hollow.Size, rows: int, calls: int = 200) -> fl
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(arguments.guarded(main))

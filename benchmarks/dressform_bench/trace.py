@@ -31,12 +31,11 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
+from dressform_bench.goodput import SAME_CALL_MS
+
 COLOURS = "viridis_r"
 AXIS_POINTS = 760
 """Length of the time axis, about, in points (1/72 inch)."""
-
-SAME_CALL_MS = 0.01
-"""Step ends that lie closer are of one UNet call: they are the same instant, rounded to a microsecond."""
 
 
 @dataclass(frozen=True)

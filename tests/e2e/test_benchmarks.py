@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dressform_bench import openloop, overhead, results
+from dressform_bench import openloop, overhead, results, step_overhead
 from dressform_bench.load import __main__ as load_main
 from dressform_bench.peers import __main__ as peers
+from dressform_bench.report import openloop as openloop_report
 from dressform_export import read_manifest
 
 
@@ -74,14 +79,59 @@ def test_openloop(recorded: Any, tiny_repository: Path, tmp_path: Path) -> None:
         "--refine",
         1,
     ]
-    code, record = recorded(openloop.main, *words, "--infos", tmp_path / "infos", "--pattern", "burst")
+    infos = tmp_path / "infos"
+    infos.mkdir()
+    (infos / "step.jsonl").write_text("of an earlier run\n")
+    code, record = recorded(openloop.main, *words, "--infos", infos, "--pattern", "burst")
     assert code == 0
+    manifest = read_manifest(tiny_repository)
+    assert record["model"] == manifest.source.id
+    assert (record["settings"]["engine"], record["settings"]["pixels"]) == ("onnxruntime", [64, 64])
+    section = openloop_report.section(record)
+    assert section.heading == f"Open loop: {manifest.source.id}, onnxruntime, arrivals in bursts"
+    assert "requests/s" in section.finding
     assert {row["mode"] for row in record["rows"]} == {"step", "request"}
     assert all(row["offered"] == row["answered"] + row["refused"] for row in record["rows"])
-    assert all(row["interrupted"] == 0 for row in record["rows"] if row["mode"] == "request")
+    assert all(row["sat_out"] == 0 for row in record["rows"] if row["mode"] == "request")
     assert record["slo_rate_per_s"].keys() == {"step", "request"}
-    infos = (tmp_path / "infos" / "step.jsonl").read_text().splitlines()
-    assert len(infos) == sum(row["answered"] for row in record["rows"] if row["mode"] == "step")
+    assert len((infos / "step.jsonl").read_text().splitlines()) == sum(
+        row["answered"] for row in record["rows"] if row["mode"] == "step"
+    )
+
+
+def test_openloop_keeps_what_was_measured_until_ctrl_c(tiny_repository: Path, tmp_path: Path) -> None:
+    """With a trace replayed, steps of one's own, and a load that would take minutes after one of a second."""
+    (tmp_path / "trace.jsonl").write_text('{"at": 3}\n{"at": 3.1}\n{"at": 3.4}\n')
+    out = tmp_path / "runs" / "out.jsonl"
+    words = ["--repository", tiny_repository, "--batching", "step", "--steps", 2, "--loads", 2, 0.01, "--repeats", 1]
+    words += ["--replay", tmp_path / "trace.jsonl", "--seconds", 1, "--requests", 5, "--infos", tmp_path, "--out", out]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dressform_bench.openloop", *map(str, words)], stderr=subprocess.PIPE, text=True
+    )
+    end = time.monotonic() + 120
+    while not (tmp_path / "step.jsonl").is_file():  # made when the first load is about to be offered
+        assert process.poll() is None
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    time.sleep(5)  # in the midst of the second
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+    (record,) = results.read(out.parent)
+    assert record["interrupted"] is True
+    assert [kind["kind"] for kind in record["kinds"]] == ["2 ddim 7.5"]
+    assert [row["load"] for row in record["rows"]] == [2.0]
+    assert record["rows"][0]["offered"] > 0
+
+
+def test_step_overhead(recorded: Any) -> None:
+    code, record = recorded(step_overhead.main, "--steps", 4, "--repeats", 1)
+    assert code == 0
+    assert [row["jobs"] for row in record["rows"]] == [1, 4, 16]
+    for row in record["rows"]:
+        assert row["step_ms"] > row["bare_ms"] > 0
+        assert row["overhead_ms"] == pytest.approx(row["step_ms"] - row["bare_ms"], abs=0.002)
 
 
 def test_load(recorded: Any, tiny_repository: Path) -> None:
@@ -91,4 +141,9 @@ def test_load(recorded: Any, tiny_repository: Path) -> None:
     assert record["summary"]["failures"] == 0
     assert {row["protocol"] for row in record["by_name"]} == {"grpc", "http"}
     assert record["summary"]["batch"] >= 1
-    assert max(row["memory_gigabytes"] for row in record["series"]) > 0.1, "the server's"
+    last = record["series"][-1]
+    assert last["memory_gigabytes"] > 0.1, "the server's"
+    assert {"tritonserver", "preprocess", "denoise", "unet", "vae_decoder"} <= last["memory_by_process"].keys()
+    assert sum(last["memory_by_process"].values()) == pytest.approx(last["memory_gigabytes"], abs=1e-3)
+    assert record["model"] == read_manifest(tiny_repository).source.id
+    assert record["settings"] == {"engine": "onnxruntime", "arguments": [*map(str, users), "--mix", "inpaint"]}

@@ -68,6 +68,11 @@ PEERS: dict[str, Any] = {
 def _sample(number: int) -> dict[str, Any]:
     seconds, ramp = 5.0 * (number + 1), min(1.0, 5.0 * (number + 1) / 40)
     wave = math.sin(number / 3) + 0.6 * math.sin(number * 1.7)
+    held = {
+        "denoise": round(0.21 + 0.0004 * seconds / 60, 5),
+        "tritonserver": round(0.33 + 0.003 * wave, 5),
+        "unet": round(0.7 + 0.05 * ramp, 5),
+    }
     return {
         "t": seconds,
         "users": round(32 * ramp),
@@ -78,7 +83,8 @@ def _sample(number: int) -> dict[str, Any]:
         "p99_seconds": round(1.2 + ramp * (13.1 + 1.2 * wave), 3),
         "waiting_ms": round(20 + 180 * ramp + 30 * wave, 2),
         "batch": round(1 + 14 * ramp + 0.8 * wave, 2),
-        "memory_gigabytes": round(1.24 + 0.05 * ramp + 0.003 * wave, 3),
+        "memory_gigabytes": round(sum(held.values()), 5),
+        "memory_by_process": held,
     }
 
 
@@ -88,7 +94,7 @@ def _kind(name: str, protocol: str, requests: int, p50: float, p95: float) -> di
 
 
 LOAD: dict[str, Any] = {
-    **_common("load", 2, arguments=["--headless", "-u", "32", "-r", "4", "-t", "10m"]),
+    **_common("load", 2, engine="openvino", arguments=["--headless", "-u", "32", "-r", "4", "-t", "10m"]),
     "summary": {
         "requests": 1829,
         "failures": 0,
@@ -129,7 +135,7 @@ def _offered(mode: str, load: float, share: float, p50: float, p95: float, refus
 
 
 OPENLOOP: dict[str, Any] = {
-    **_common("openloop", 3, pattern="poisson", slo=2.0, kept=0.95, seconds=5, repeats=4, pixels=64),
+    **_common("openloop", 3, pattern="poisson", slo=2.0, kept=0.95, seconds=5, repeats=4, pixels=[96, 128]),
     "pattern": "poisson",
     "slo": "2 x the solo time of the kind",
     "solo_capacity_per_s": 8.2,
@@ -198,6 +204,7 @@ def _fleet(servers: int, routing: str, load: float) -> dict[str, Any]:
         "offered_per_s": rate,
         "goodput_per_s": round(rate * share, 4),
         "share_within_slo": share,
+        "share_interval": [round(max(0.0, share - 0.01), 4), round(min(1.0, share + 0.01), 4)],
         "p50_s": round(0.1 + 0.05 * crowd**2, 4),
         "p95_s": round(0.35 + 0.2 * crowd**3, 4),
         "p99_s": round(0.45 + 0.3 * crowd**3, 4),
@@ -209,10 +216,24 @@ def _validated(load: float, measured: tuple[float, ...], simulated: tuple[float,
     return {
         "load": load,
         "rate_per_s": round(load * 8.2, 4),
-        "measured": dict(zip(names, measured)),
+        "measured": {**dict(zip(names, measured)), "offered_per_s": round(load * 8.4, 4), "offered": 400},
         "simulated": dict(zip(names, simulated)),
         "error": {name: round(b / a - 1, 4) for name, a, b in zip(names, measured, simulated)},
         "spread": dict.fromkeys(names, 0.08),
+    }
+
+
+def _enough(rate: float, servers: int | None, routing: str) -> dict[str, Any]:
+    spread = [250, None] if servers is None else [servers - servers // 40, servers + servers // 40]
+    share = 0.956 if servers else 0.931
+    return {
+        "rate_per_s": rate,
+        "routing": routing,
+        "offered_per_s": round(1.02 * rate, 4),
+        "share_within_slo": share,
+        "share_interval": [round(share - 0.006, 3), round(share + 0.005, 3)],
+        "servers": servers,
+        "servers_range": spread,
     }
 
 
@@ -236,7 +257,7 @@ SIMULATE: dict[str, Any] = {
         for routing in ROUTING
     ],
     "servers_needed": [
-        {"rate_per_s": rate, "servers": servers, "routing": routing}
+        _enough(rate, servers, routing)
         for rate, counts in ((8.2, (1, 1)), (82.0, (9, 7)), (820.0, (88, 66)), (4000.0, (None, 241)))
         for routing, servers in zip(ROUTING, counts)
     ],
@@ -248,7 +269,16 @@ SIMULATE: dict[str, Any] = {
     ],
 }
 
+STEP_OVERHEAD: dict[str, Any] = {
+    **_common("step-overhead", 6, size="tiny", steps=100, repeats=5),
+    "rows": [
+        {"jobs": 1, "unet_rows": 2, "mean_batch": 1.0, "step_ms": 0.9, "bare_ms": 0.02, "overhead_ms": 0.88},
+        {"jobs": 4, "unet_rows": 8, "mean_batch": 3.9, "step_ms": 1.3, "bare_ms": 0.03, "overhead_ms": 1.27},
+        {"jobs": 16, "unet_rows": 32, "mean_batch": 15.5, "step_ms": 2.4, "bare_ms": 0.05, "overhead_ms": 2.35},
+    ],
+}
+
 EXAMPLES: dict[str, dict[str, Any]] = {
-    record["benchmark"]: record for record in (PEERS, LOAD, OPENLOOP, OVERHEAD, SIMULATE)
+    record["benchmark"]: record for record in (PEERS, LOAD, OPENLOOP, OVERHEAD, SIMULATE, STEP_OVERHEAD)
 }
 """By benchmark."""

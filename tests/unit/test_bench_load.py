@@ -18,8 +18,10 @@ import pytest
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("locust") is None, reason="needs the extra bench")
 
+from dressform import About  # noqa: E402
 from dressform_bench import results  # noqa: E402
-from dressform_bench.load.mix import FOLDER, Mix  # noqa: E402
+from dressform_bench.load.memory import process_name  # noqa: E402
+from dressform_bench.load.mix import FOLDER, Kind, Mix  # noqa: E402
 from unit.client_fakes import Kserve, grpc_server, http_server  # noqa: E402
 
 MIX = """
@@ -70,7 +72,7 @@ def test_users_of_both_protocols_ask_what_the_mix_says(mix: Path, tmp_path: Path
     steps = Counter(request.parameters["num_inference_steps"][1] for request in sent)
     assert steps.keys() == {4, 5, 6} or sum(steps.values()) < 30
     assert all(("category" in request.parameters) == (request.model == "tryon") for request in sent)
-    assert len({request.parameters["seed"] for request in sent}) >= len(sent) / 2, "each protocol counts for itself"
+    assert len({request.parameters["seed"] for request in sent}) == len(sent)
     assert (record["summary"]["batch"], record["summary"]["waiting_ms"]) == (2, 1.5)
     assert [row["users"] for row in record["series"]][-1] == 2
     assert sum(row["requests_per_second"] for row in record["series"]) > 0
@@ -84,6 +86,7 @@ def test_failures_are_counted_and_the_run_ends(mix: Path) -> None:
     assert record["summary"]["requests"] == record["summary"]["failures"]
     assert 2 <= record["summary"]["failures"] <= 14  # users pause a second after a failure
     assert "dressform serve" in record["errors"][0]["error"]
+    assert {row["p50_seconds"] for row in record["by_name"]} == {None}, "no answer, no time"
 
 
 def test_two_workers_share_the_users(mix: Path) -> None:
@@ -102,6 +105,7 @@ def test_two_workers_share_the_users(mix: Path) -> None:
     assert record["summary"]["batch"] == 2, "what workers measured at the server reaches the master"
     sent = [request for request in server.arrived if request.model != "jobs"]
     assert 0 <= len(sent) - record["summary"]["requests"] <= 4
+    assert len({request.parameters["seed"] for request in sent}) == len(sent), "no worker repeats another"
     assert [worker.returncode for worker in workers] == [0, 0]
 
 
@@ -112,6 +116,38 @@ def test_our_mixes_are_right(name: str) -> None:
     drawn = Counter(mix.drawn(chance).name for _ in range(4000))
     whole = sum(kind.weight for kind in mix.kinds)
     assert all(abs(drawn[kind.name] / 4000 - kind.weight / whole) < 0.03 for kind in mix.kinds)
+    for kind in mix.kinds:
+        for width, height in ((96, 128), (512, 512)):  # the shipped model's, and Stable Diffusion's
+            sizes = {sized(kind, chance, width, height) for _ in range(200)}
+            assert len(sizes) == len(kind.sizes) > 1
+            assert (width, height) in sizes
+            assert all(64 <= side <= 1024 and side % 8 == 0 for size in sizes for side in size)
+
+
+def sized(kind: Kind, chance: random.Random, width: int, height: int) -> tuple[int, int]:
+    """Width and height of a request to an export of that size."""
+    about = About(False, False, height, width, 64, 1024, 8, 20, "ddim", False)
+    options = kind.drawn(chance, lambda: about)
+    return options["width"], options["height"]
+
+
+def test_sizes_come_by_their_weights_in_multiples_of_the_export_s_own() -> None:
+    kind = Kind("a", "tryon", 1, sizes=[[1, 1, 3], [1.3, 0.5]])
+    chance = random.Random(0)
+    drawn = Counter(sized(kind, chance, 96, 128) for _ in range(2000))
+    assert drawn.keys() == {(96, 128), (128, 64)}, "124.8 is no multiple of 8"
+    assert drawn[96, 128] / 2000 == pytest.approx(0.75, abs=0.03)
+
+
+def test_processes_have_the_names_of_their_models() -> None:
+    stub = ["/opt/triton_python_backend_stub", "/repository/denoise/1/model.py", "triton_python_backend_shm_region_1"]
+    assert process_name([*stub, "67108864", "1048576", "2641", "/opt", "336", "denoise_0_0", "DEFAULT"]) == "denoise"
+    assert (
+        process_name([*stub, "67108864", "1048576", "2641", "/opt", "336", "vae_decoder_0_1", "DEFAULT"])
+        == "vae_decoder"
+    )
+    assert process_name(["/opt/bin/tritonserver", "--model-repository=/x"]) == "tritonserver"
+    assert process_name([]) == "ended"
 
 
 @pytest.mark.parametrize(
@@ -127,6 +163,18 @@ def test_our_mixes_are_right(name: str) -> None:
         ("requests: [{name: a, task: tryon, weight: 1, options: {steps: 3}}]", "option 'steps' is none of"),
         ("requests: [{name: a, task: tryon, weight: 1, options: {seed: [3, 2]}}]", "seed must be a value, or two"),
         ("requests: [{name: a, colour: red}]", "colour"),
+        ("requests: [{name: a, task: tryon, weight: 1, sizes: 2}]", "sizes must be a list, not 2"),
+        ("requests: [{name: a, task: tryon, weight: 1, sizes: [[1]]}]", "a size must be .WIDTH, HEIGHT. or"),
+        ("requests: [{name: a, task: tryon, weight: 1, sizes: [[1, 0]]}]", "multiples of the export's, not .1, 0."),
+        ("requests: [{name: a, task: tryon, weight: 1, sizes: [[1, 1, -1]]}]", "a size must be"),
+        (
+            "requests: [{name: a, task: tryon, weight: 1, sizes: [[1, 1]], options: {height: 64}}]",
+            "'a' has sizes and the option height",
+        ),
+        (
+            "requests: [{name: a, task: tryon, weight: 1, options: {width: [64, 96]}}]",
+            "width must be a value; what varies stands in sizes",
+        ),
         ("requests: {", "mix.yaml"),
     ],
 )

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import argparse
 import math
 import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dressform_bench.goodput import Outcome, interval, kept_rate, mean_batch, next_load, percentile, summary
-from dressform_bench.openloop import trace_times
-from dressform_bench.schedule import MIX, Kind, Schedule, burst, capacity, poisson, ramp, replay
+from dressform_bench import openloop
+from dressform_bench.goodput import Outcome, bracket, interval, mean_batch, next_load, percentile, summary
+from dressform_bench.openloop import Search, trace_times
+from dressform_bench.schedule import MIX, Arrival, Kind, Schedule, burst, capacity, poisson, ramp, replay
 
 SHORT, LONG = Kind(4, "lcm", 1.0, 3), Kind(50, "ddim", 7.5, 1)
 SOLO = {SHORT: 0.1, LONG: 1.0}
@@ -139,20 +145,83 @@ def row(load: float, share: float | None) -> dict[str, Any]:
 
 def test_the_rate_that_is_kept_is_below_the_first_that_is_not() -> None:
     rows = [row(3, 0.99), row(1, 0.97), row(2, 0.5)]
-    assert kept_rate(rows, 0.95) == 10
+    assert bracket(rows, 0.95) == (10, 20)
     assert next_load(rows, 0.95) == 1.5
-    assert kept_rate([*rows, row(1.5, 0.96)], 0.95) == 15
+    assert bracket([*rows, row(1.5, 0.96)], 0.95) == (15, 20)
     assert next_load([*rows, row(1.5, 0.96)], 0.95) == 1.75
-    assert kept_rate([row(1, None)], 0.95) == 0
+    assert bracket([row(1, None)], 0.95) == (0, 10)
     assert next_load([row(1, 0.2)], 0.95) == 0.5
+    assert bracket([row(1, 1.0)], 0.95) == (10, None)
     assert next_load([row(1, 1.0)], 0.95) is None
 
 
 def test_a_trace_has_times() -> None:
     lines = ['{"at": 7}', '{"at": 5.5}', '{"info": {"arrived_ns": 6000000000}}', '{"arrived_ns": 9000000000}']
     assert trace_times(lines) == [0, 0.5, 1.5, 3.5]
-    with pytest.raises(ValueError, match="line 2 of the trace has neither"):
-        trace_times(['{"at": 7}', '{"time": 7}'])
+    for wrong in ('{"time": 7}', '{"info": 3}', "[1]", "5", "{", '{"at": "soon"}', '{"at": NaN}', ""):
+        with pytest.raises(ValueError, match="line 2 of the trace has neither"):
+            trace_times(['{"at": 7}', wrong])
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--replay", "{folder}/trace.jsonl"], 'line 1 of the trace has neither at nor an info: {"x":1}'),
+        (["--replay", "{folder}/nothing.jsonl"], "No such file"),
+        (["--repository", "{folder}", "--device", "0.01", "0.002"], "{folder} is no export"),
+        (["--repository", "{folder}"], "{folder} is no export"),
+        (["--device", "-1", "0.002"], "--device: must be at least 0, not -1"),
+        (["--pixels", "0x64"], "--pixels: must be WIDTHxHEIGHT or the side of a square, not '0x64'"),
+        (["--steps", "0"], "--steps: must be a number from 1, not '0'"),
+    ],
+)
+def test_what_cannot_be_measured_is_told_in_a_sentence(tmp_path: Path, words: list[str], sentence: str) -> None:
+    (tmp_path / "trace.jsonl").write_text('{"x":1}\n')
+    folder = str(tmp_path)
+    command = [sys.executable, "-m", "dressform_bench.openloop", *(word.replace("{folder}", folder) for word in words)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    assert sentence.replace("{folder}", folder) in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+class Answering:
+    """A caller whose requests keep the SLO up to a load."""
+
+    def __init__(self, rate: float) -> None:
+        self.rate = rate
+
+
+def searched(monkeypatch: pytest.MonkeyPatch, rates: dict[str, float], loads: list[float], refine: int) -> Search:
+    """A search on servers that answer at once up to so many requests per second, and late beyond."""
+
+    def answered(caller: Answering, schedule: Sequence[Arrival]) -> list[Outcome]:
+        rate = len(schedule) / schedule[-1].at
+        return [answer(one.kind, one.at, 0.01 if rate <= caller.rate else 9.0) for one in schedule]
+
+    monkeypatch.setattr(openloop, "offered", answered)
+    monkeypatch.setattr(openloop.trace, "rows", lambda _: [])
+    words = {"slo": 2.0, "kept": 0.95, "seconds": 5.0, "requests": 500, "repeats": 1, "seed": 0, "schedule": poisson}
+    options = argparse.Namespace(loads=loads, refine=refine, **words)
+    callers: Any = {mode: Answering(rate) for mode, rate in rates.items()}
+    search = Search(callers, options, {SHORT: 0.1}, {})
+    search.run()
+    return search
+
+
+def test_the_search_goes_below_the_lowest_load_and_then_between(monkeypatch: pytest.MonkeyPatch) -> None:
+    search = searched(monkeypatch, {"step": 14, "request": 3.4}, [1, 2], refine=3)  # 10 requests/s is load 1
+    tried = {mode: [row["load"] for row in search.rows(mode)] for mode in ("step", "request")}
+    assert tried == {"step": [1, 2, 1.5, 1.25, 1.375], "request": [1, 2, 0.5, 0.25, 0.375, 0.3125, 0.3438]}
+    kept, missed = bracket(search.rows("request"), 0.95)
+    assert missed is not None
+    assert kept <= 3.4 * 1.1
+    assert missed * 1.1 > 3.4
+
+
+def test_the_search_below_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    search = searched(monkeypatch, {"step": 0.01}, [1], refine=1)
+    assert [row["load"] for row in search.rows("step")] == [1, 0.5, 0.25]
 
 
 def test_few_requests_tell_little() -> None:

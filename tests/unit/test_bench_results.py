@@ -71,7 +71,7 @@ def changed(name: str, **keys: Any) -> str:
         (changed("openloop", slo_rate_per_s={"step": None}), "slo_rate_per_s.step must be a number, not None"),
         (changed("simulate", validation=[{}]), "validation[0].rate_per_s, validation[0].measured, "),
         (
-            changed("simulate", servers_needed=[{"rate_per_s": 1, "servers": "9", "routing": "a"}]),
+            changed("simulate", servers_needed=[{**EXAMPLES["simulate"]["servers_needed"][0], "servers": "9"}]),
             "number or null, not",
         ),
     ],

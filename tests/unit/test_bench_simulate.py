@@ -112,7 +112,7 @@ def test_routing_by_turns_evens_arrivals_out_and_routing_by_load_jobs_of_unequal
 
 
 def test_step_level_batching_answers_more_in_time_than_request_level() -> None:
-    study = Study(TIMES, LIMITS, "step", slo=2.0, kept=0.95, seconds=60, requests=300, seed=0)
+    study = Study(TIMES, LIMITS, MIX, "step", slo=2.0, kept=0.95, seconds=60, requests=300, seeds=[0])
     step, request = (replace(study, batching=batching).row(1, "round_robin", study.capacity) for batching in BATCHING)
     assert step["share_within_slo"] > request["share_within_slo"]
     assert step["p50_s"] < request["p50_s"]
@@ -152,9 +152,9 @@ def test_hollow_batches_go_through_the_same_steps_as_real_ones(batching: str) ->
 
 
 def test_the_same_seed_gives_the_same_figures() -> None:
-    study = Study(TIMES, LIMITS, "step", slo=2.0, kept=0.95, seconds=10, requests=100, seed=3)
+    study = Study(TIMES, LIMITS, MIX, "step", slo=2.0, kept=0.95, seconds=10, requests=100, seeds=[3])
     assert study.row(4, "least_loaded", 20) == study.row(4, "least_loaded", 20)
-    assert study.row(4, "least_loaded", 20) != replace(study, seed=4).row(4, "least_loaded", 20)
+    assert study.row(4, "least_loaded", 20) != replace(study, seeds=[4]).row(4, "least_loaded", 20)
 
 
 def test_routing() -> None:
@@ -174,14 +174,27 @@ def test_a_full_server_refuses() -> None:
 
 
 def test_the_servers_needed_are_the_fewest_that_keep_the_slo() -> None:
-    study = Study(TIMES, LIMITS, "step", slo=2.0, kept=0.9, seconds=20, requests=200, seed=0)
+    study = Study(TIMES, LIMITS, MIX, "step", slo=2.0, kept=0.9, seconds=20, requests=200, seeds=[0])
     rate = 5 * study.capacity
-    found = study.needed(rate, "least_loaded")
-    servers = found["servers"]
+    servers = study.needed(rate, "least_loaded")["servers"]
     assert study.row(servers, "least_loaded", rate)["share_within_slo"] >= 0.9
     assert study.row(servers - 1, "least_loaded", rate)["share_within_slo"] < 0.9
     hopeless = replace(study, times=replace(TIMES, before_seconds=5.0, overlap=1.0), slo=1.0, requests=1, seconds=1)
-    assert hopeless.needed(300, "round_robin")["servers"] is None
+    found = hopeless.needed(300, "round_robin")
+    assert (found["servers"], found["servers_range"]) == (None, [None, None])
+
+
+def test_servers_needed_are_the_median_of_several_draws_of_the_arrivals() -> None:
+    study = Study(TIMES, LIMITS, MIX, "step", slo=2.0, kept=0.95, seconds=5, requests=60, seeds=range(5))
+    rate = 6 * study.capacity
+    counts = sorted(study.fewest(rate, "round_robin", seed) for seed in study.seeds)
+    found = study.needed(rate, "round_robin")
+    assert (found["servers"], found["servers_range"]) == (counts[2], [counts[0], counts[4]])
+    assert counts[0] < counts[4], "few requests: another draw needs other servers"
+    offered = sum(len(poisson(rate, max(5, 60 / rate), MIX, seed)) for seed in study.seeds)
+    assert found["offered_per_s"] == pytest.approx(offered / 5 / max(5, 60 / rate), abs=1e-3)
+    low, high = found["share_interval"]
+    assert low < found["share_within_slo"] < high
 
 
 def test_a_fit_finds_the_times_of_the_server_that_was_simulated() -> None:
@@ -303,6 +316,7 @@ def test_limits_are_those_of_the_engine(tmp_path: Path) -> None:
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "runs.jsonl"
     arguments = ["--affine", "0.02", "0.01", "--servers", "1", "3", "--loads", "1", "--requests", "50", "--rates", "5"]
+    arguments += ["--steps", "4", "8", "--seeds", "2"]
     assert main([*arguments, "--out", str(out)]) == 0
     printed = capsys.readouterr().out.splitlines()
     (record,) = results.read(tmp_path)
@@ -312,6 +326,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert {row["routing"] for row in record["servers_needed"]} == set(ROUTING)
     assert record["step_time_model"]["step_seconds"] == {"1": 0.03, "2": 0.04}
     assert record["validation"] is None
+    assert record["solo_capacity_per_s"] == pytest.approx(1 / (0.04 * 6), abs=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -327,6 +342,10 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         (["--affine", "1", "1", "--device", "1", "1"], "--device is the UNet's of --validate"),
         (["--validate", "x", "--device", "-1", "1"], "--device: must be at least 0, not -1"),
         (["--table", "/nowhere.json"], "/nowhere.json is no table of step times"),
+        (
+            ["--affine", "1", "1", "--servers", "1", "--loads", "1", "--requests", "9", "--rates", "1e9"],
+            "more than the 1000000 requests allowed",
+        ),
         (["--repository", "/nowhere"], "/nowhere is no export"),
         (["--validate", "/nowhere"], "/nowhere is no export"),
     ],

@@ -36,10 +36,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     options, words = _options(argv)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        if options.repository is not None:
-            words += served(stack, options, folder / "triton.log")
+        addresses = [] if options.repository is None else served(stack, options, folder / "triton.log")
         command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--series", str(folder / "series.json")]
-        with subprocess.Popen([*command, *words]) as locust:
+        with subprocess.Popen([*command, *words, *addresses]) as locust:
             with suppress(KeyboardInterrupt):  # Locust has heard it too: it ends, and writes what was measured
                 locust.wait()
             code = locust.wait()
@@ -49,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not found["summary"]["requests"]:
         print("load: no request was made, so there is nothing to record", file=sys.stderr)
         return code or 1
-    settings = {"arguments": words}
+    settings = {"engine": options.engine, "arguments": words}
     record = {**results.header("load", argv, settings), "model": options.model, **found}
     results.write(record, options.out)
     return code
@@ -65,16 +64,26 @@ def _options(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]
         allow_abbrev=False,
     )
     parser.add_argument("--repository", type=Path, metavar="DIR", help="an export to serve for the run")
-    parser.add_argument("--engine", help="of the export; default its own default")
-    parser.add_argument("--model", default="", help="its name in the record")
+    parser.add_argument(
+        "--engine", help="of the export, default its own default; of a server that runs, for the record"
+    )
+    parser.add_argument("--model", default="", help="its name in the record; default what the manifest says")
     parser.add_argument("--out", type=Path, metavar="FILE.jsonl", help="file that the record is appended to")
     return parser.parse_known_args(argv)
 
 
 def served(stack: ExitStack, options: argparse.Namespace, log: Path) -> list[str]:
-    """The arguments that lead users to a server of the export, which runs as long as ``stack``."""
+    """The arguments that lead users to a server of the export, which runs as long as ``stack``.
+
+    What ``options`` leave to the export, its manifest says: the engine and the model.
+    """
+    from dressform_export.manifest import open_manifest
     from dressform_server import Server
 
+    manifest = open_manifest(options.repository)
+    options.engine = options.engine or manifest.engine
+    manifest.require_engines(options.repository, [options.engine])
+    options.model = options.model or manifest.source.id
     server = stack.enter_context(
         Server(options.repository, engine=options.engine, http_port=0, grpc_port=0, metrics_port=0, log=log)
     )

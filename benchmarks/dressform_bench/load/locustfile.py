@@ -19,7 +19,6 @@ What the numbers mean:
 from __future__ import annotations
 
 import argparse
-import itertools
 import logging
 import random
 import statistics
@@ -30,7 +29,7 @@ import gevent
 import grpc.experimental.gevent
 from locust import User, events, task
 
-from dressform import Client, DressformError, Overloaded, Result
+from dressform import About, Client, DressformError, Overloaded, Result
 from dressform_bench.load import series
 from dressform_bench.load.mix import Kind, Mix, Wardrobe
 
@@ -65,7 +64,7 @@ class DressformUser(User):  # type: ignore[misc]
     _mix: ClassVar[Mix]
     _wardrobe: ClassVar[Wardrobe]
     _chance: ClassVar[random.Random]
-    _numbers: ClassVar[itertools.count[int]] = itertools.count()
+    _about: ClassVar[About | None] = None
 
     def on_start(self) -> None:
         """The first user prepares the pictures and the client.
@@ -76,7 +75,9 @@ class DressformUser(User):  # type: ignore[misc]
         kind = type(self)
         if kind._client is None:
             options: Any = self.environment.parsed_options
-            kind._mix, kind._wardrobe, kind._chance = Mix.read(options.mix), Wardrobe(), random.Random(0)
+            kind._mix, kind._wardrobe = Mix.read(options.mix), Wardrobe()
+            # Each worker of Locust's, and each protocol, asks for other things, and for the same in each run.
+            kind._chance = random.Random(f"{self.protocol} {self.environment.runner.worker_index}")
             kind._client = client = Client(getattr(options, self.protocol), retries=0)
             _EVENTS.quitting.add_listener(lambda **_: client.close())
 
@@ -104,12 +105,21 @@ class DressformUser(User):  # type: ignore[misc]
     def _asked(self, wanted: Kind) -> Result:
         assert self._client is not None
         pictures, going_along = self._wardrobe.pictures(wanted)
-        words: dict[str, Any] = {**going_along, **wanted.drawn(self._chance), "seed": next(self._numbers)}
+        words: dict[str, Any] = {**going_along, **wanted.drawn(self._chance, self._own)}
+        words.setdefault("seed", self._chance.randrange(2**31))
         if wanted.prompt is not None:
             words["prompt"] = wanted.prompt
         call: Any = self._client.tryon if wanted.task == "tryon" else self._client.inpaint
         result: Result = call(**pictures, **words)
         return result
+
+    def _own(self) -> About:
+        """What the server can do, asked once."""
+        kind = type(self)
+        if kind._about is None:
+            assert self._client is not None
+            kind._about = self._client.about(timeout=60)
+        return kind._about
 
     def _report(self, wanted: Kind, seconds: float | None, length: int, error: DressformError | None) -> None:
         """``seconds`` are those of an answer: a failure has none, or it would count as a quick one."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +13,7 @@ from typing import Any, Literal
 import yaml
 from PIL import Image, ImageDraw
 
+from dressform import About
 from dressform.app import gallery
 from dressform_contract import PARAMETERS
 
@@ -20,13 +22,18 @@ FOLDER = Path(__file__).parent / "mixes"
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of request: its ``name`` in the statistics, its share relative to the others, and what is sent."""
+    """One kind of request: its ``name`` in the statistics, its share relative to the others, and what is sent.
+
+    ``sizes`` are what heights and widths come in: multiples of the export's own width and height, and the size's
+    weight relative to the others (1 if there is none).
+    """
 
     name: str
     task: Literal["inpaint", "tryon"]
     weight: float
     prompt: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    sizes: Sequence[Sequence[float]] = ()
 
     def __post_init__(self) -> None:
         _require(self.task in ("inpaint", "tryon"), f"task must be inpaint or tryon, not {self.task!r}")
@@ -41,12 +48,30 @@ class Kind:
                 or (len(value) == 2 and all(type(end) is int for end in value) and value[0] <= value[1]),
                 f"{name} must be a value, or two integers LOW, HIGH, not {value!r}",
             )
+        _require(isinstance(self.sizes, (list, tuple)), f"sizes must be a list, not {self.sizes!r}")
+        for size in self.sizes:
+            _require(
+                isinstance(size, list)
+                and len(size) in (2, 3)
+                and all(type(part) in (int, float) and 0 < part < math.inf for part in size),
+                f"a size must be [WIDTH, HEIGHT] or [WIDTH, HEIGHT, WEIGHT], multiples of the export's, not {size!r}",
+            )
+        sides = self.options.keys() & {"height", "width"}
+        _require(not (sides and self.sizes), f"{self.name!r} has sizes and the option {' and '.join(sorted(sides))}")
+        for side in sides:
+            _require(not isinstance(self.options[side], list), f"{side} must be a value; what varies stands in sizes")
 
-    def drawn(self, chance: random.Random) -> dict[str, Any]:
-        """The options of one request."""
-        return {
+    def drawn(self, chance: random.Random, about: Callable[[], About]) -> dict[str, Any]:
+        """The options of one request; ``about`` tells the size that the server's export has by itself."""
+        options = {
             name: chance.randint(*value) if isinstance(value, list) else value for name, value in self.options.items()
         }
+        if self.sizes:
+            wide, high, *_ = chance.choices(self.sizes, [size[2] if len(size) == 3 else 1 for size in self.sizes])[0]
+            own = about()
+            for side, pixels in (("width", wide * own.width), ("height", high * own.height)):
+                options[side] = own.multiple_of * round(pixels / own.multiple_of)
+        return options
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import gevent
-import psutil
 from locust.env import Environment
 from locust.runners import WorkerRunner
 
 from dressform_bench.goodput import percentile_of_counts
+from dressform_bench.load.memory import memory
 
 SERVER, WAITING, BATCH = "SERVER", "waiting (ms)", "batch (jobs)"
 """Type and names of our own entries in Locust's statistics."""
@@ -82,9 +82,10 @@ def watch(environment: Environment, **_: Any) -> None:
             users = environment.runner.user_count if environment.runner else 0
             if not users:
                 continue
-            now, held = Snapshot.of(environment), memory_gigabytes(options.server_pid)
-            passed = round(now.at - first.at, 1)
-            rows.append({"t": passed, "users": users, **now.since(last), "memory_gigabytes": held})
+            now, held = Snapshot.of(environment), memory(options.server_pid)
+            passed, whole = round(now.at - first.at, 1), round(sum(held.values()), 5) if held else None
+            figures = {**now.since(last), "memory_gigabytes": whole, "memory_by_process": held}
+            rows.append({"t": passed, "users": users, **figures})
             last = now
 
     greenlet = gevent.spawn(sample)
@@ -114,8 +115,8 @@ def measured(environment: Environment, first: Snapshot, end: float, rows: list[d
                 "protocol": entry.method,
                 "requests": entry.num_requests,
                 "failures": entry.num_failures,
-                "p50_seconds": entry.get_response_time_percentile(0.5) / 1000,
-                "p95_seconds": entry.get_response_time_percentile(0.95) / 1000,
+                "p50_seconds": _percentile(entry, 0.5),
+                "p95_seconds": _percentile(entry, 0.95),
             }
             for entry in sorted(entries, key=lambda entry: (entry.method, entry.name))
         ],
@@ -126,12 +127,6 @@ def measured(environment: Environment, first: Snapshot, end: float, rows: list[d
     }
 
 
-def memory_gigabytes(pid: int) -> float | None:
-    """What a process and its children hold, shared pages shared out (PSS); None if there is no such process."""
-    if not pid:
-        return None
-    try:
-        family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
-        return round(sum(each.memory_full_info().pss for each in family) / 1e9, 3)
-    except psutil.Error:
-        return None
+def _percentile(entry: Any, share: float) -> float | None:
+    """Seconds; None where nothing was answered, of which Locust says 0."""
+    return entry.get_response_time_percentile(share) / 1000 if entry.response_times else None

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from dressform_bench.report import load, openloop, overhead, peers, simulate
+from dressform_bench.report import load, openloop, overhead, peers, simulate, step_overhead
 from dressform_bench.report.section import Section
 from dressform_bench.report.selection import Record, groups
 from dressform_bench.results import created
@@ -18,6 +18,7 @@ SECTIONS: Mapping[str, Callable[[Record], Section]] = {
     "openloop": openloop.section,
     "overhead": overhead.section,
     "simulate": simulate.section,
+    "step-overhead": step_overhead.section,
 }
 """By benchmark, in the order of the report."""
 

@@ -25,13 +25,9 @@ from dressform_bench.report.section import (
 
 Sample = Mapping[str, Any]
 
-FLAT = 0.02
-"""Memory that grew by no more than this share is flat."""
-
 _SUMMARY: Sequence[Column] = (
     ("requests", "requests", "{:,}".format),
     ("failed", "failures", "{:,}".format),
-    ("pictures a minute", "images_per_minute", short),
     ("requests a second", "requests_per_second", short),
     ("p50, s", "p50_seconds", short),
     ("p95, s", "p95_seconds", short),
@@ -46,6 +42,11 @@ _KINDS: Sequence[Column] = (
     ("failed", "failures", "{:,}".format),
     ("p50, s", "p50_seconds", short),
     ("p95, s", "p95_seconds", short),
+)
+_MEMORY: Sequence[Column] = (
+    ("process", "name", str),
+    ("GB at the end", "held", short),
+    ("MB a minute in the second half", "growth", "{:+.2f}".format),
 )
 _ERRORS: Sequence[Column] = (
     ("error", "error", Code),
@@ -88,9 +89,13 @@ def section(record: Mapping[str, Any]) -> Section:
     parts.append(columns("summary", "The whole run", _SUMMARY, [record["summary"]]))
     if record.get("by_name"):
         parts.append(columns("kinds", "By kind of request", _KINDS, record["by_name"]))
+    grown = growth(series)
+    if grown:
+        parts.append(columns("memory", "Memory of the server's processes, the fastest grower first", _MEMORY, grown))
     if record.get("errors"):
         parts.append(columns("errors", "What failed", _ERRORS, record["errors"]))
-    heading = f"Load: {record['model'] or 'a model'}, {_crowd(record)}"
+    engine = record["settings"].get("engine")
+    heading = f"Load: {', '.join([record['model'] or 'a model', *([engine] if engine else []), _crowd(record)])}"
     note = "A closed loop: each user waits for the picture, thinks, and asks again. Times are the client's own."
     return Section(heading, finding(record), (note,), tuple(parts))
 
@@ -103,36 +108,44 @@ def finding(record: Mapping[str, Any]) -> str:
     words = [f"{_crowd(record)}: {counted(asked, 'request')}, {fate}"]
     if total.get("p95_seconds") is not None:
         words.append(f"p95 {seconds(total['p95_seconds'])}")
-    held = memory(record["series"])
-    if held is not None:
-        words.append(_told(*held))
+    grown = growth(record["series"])
+    if grown:
+        words.append(_told(grown))
     return "; ".join(words)
 
 
-def _told(first: float, third: float, last: float) -> str:
-    """The memory in words, from medians of quarters: a server that has settled holds what it held a quarter before."""
-    if abs(last / third - 1) > FLAT:
-        return f"memory {'grew' if last > third else 'fell'} from {first:.2f} to {last:.2f} GB"
-    flat = f"memory flat at {last:.2f} GB"
-    return flat if abs(last / first - 1) <= FLAT else f"{flat} in the second half, {first:.2f} at first"
+def _told(grown: Sequence[Mapping[str, Any]]) -> str:
+    """The memory in words, and which process of several grew most."""
+    whole, (name, most) = grown[-1], (grown[0]["name"], grown[0]["growth"])
+    sign = "+" if whole["growth"] >= 0 else "−"
+    told = f"memory {whole['held']:.2f} GB, {sign}{abs(whole['growth']):.1f} MB a minute in the second half"
+    return f"{told} (fastest: {name}, +{most:.1f})" if len(grown) > 1 and most >= 0.05 else told
 
 
-def memory(series: Sequence[Sample]) -> tuple[float, float, float] | None:
-    """Gigabytes in the first, third and last quarter of the time with all users there, medians; None: not known."""
+def growth(series: Sequence[Sample]) -> list[Mapping[str, Any]]:
+    """What each process held at the end (GB), and how it grew in the second half of the time with all users there:
+    MB a minute, the slope of a line by least squares. The fastest grower comes first, the sum of all last.
+    """
     most = max((sample.get("users") or 0 for sample in series), default=0)
-    full = [sample for sample in series if (sample.get("users") or 0) == most]
-    held = [sample["memory_gigabytes"] for sample in full if sample.get("memory_gigabytes")]
-    quarter = len(held) // 4
-    if not quarter:
-        return None
-    first, third, last = held[:quarter], held[-2 * quarter : -quarter], held[-quarter:]
-    return statistics.median(first), statistics.median(third), statistics.median(last)
+    full = [sample for sample in series if (sample.get("users") or 0) == most and sample.get("memory_by_process")]
+    half = [sample for sample in full if sample["t"] >= (full[0]["t"] + full[-1]["t"]) / 2]
+    if len(half) < 2:
+        return []
+    minutes = [sample["t"] / 60 for sample in half]
+
+    def grown(name: str, held: Sequence[float]) -> dict[str, Any]:
+        return {"name": name, "held": held[-1], "growth": 1000 * statistics.linear_regression(minutes, held).slope}
+
+    names = {name: None for sample in half for name in sample["memory_by_process"]}
+    each = [grown(name, [sample["memory_by_process"].get(name, 0.0) for sample in half]) for name in names]
+    whole = grown("all", [sample["memory_gigabytes"] for sample in half])
+    return [*sorted(each, key=lambda row: -float(row["growth"])), whole]
 
 
 def _crowd(record: Mapping[str, Any]) -> str:
     series = record["series"]
-    users = record.get("users") or max((sample.get("users") or 0 for sample in series), default=0)
-    span = record.get("seconds") or max((sample["t"] for sample in series), default=0)
+    users = max((sample.get("users") or 0 for sample in series), default=0)
+    span = max((sample["t"] for sample in series), default=0)
     # Sampling ends a moment after the last whole minute.
     told = counted(round(span / 60), "minute") if span >= 90 else counted(round(span), "second")
     return f"{counted(users, 'user')} for {told}" if users else f"users for {told}"

@@ -8,6 +8,7 @@ from typing import Any
 from matplotlib.figure import FigureBase
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
 
+from dressform_bench.goodput import bracket
 from dressform_bench.report.chart import BLUE, GREY, INK, ORANGE, in_a_row
 from dressform_bench.report.section import Chart, Column, Section, Table, columns, percent, short
 
@@ -55,28 +56,42 @@ def section(record: Mapping[str, Any]) -> Section:
                 (4.3, 8.4),
             )
         )
-    kept = tuple(_kept(mode, rate, _of(record, mode)) for mode, rate in record["slo_rate_per_s"].items())
-    head = ("batching", "requests/s", "requests", "within the SLO", "95 % interval")
+    kept = tuple(_kept(record, mode) for mode in _modes(record))
+    head = ("batching", "kept at, requests/s", "requests", "within the SLO", "95 % interval", "no longer at")
     parts.append(Table("kept", "The highest rate that keeps the SLO", head, kept))
     parts.append(columns("rates", "Every rate that was tried", _COLUMNS, rows))
     slo = record["slo"].replace(" x ", " × ")
-    notes = (
+    notes: tuple[str, ...] = (
         f"The SLO: an answer within {slo}, for {percent(record['kept_share'])} of the requests. Latency counts from "
         "when a request was due, so that an overloaded server cannot hide; refused and failed requests are not within "
         "the SLO, and those due while the server fills are not counted.",
         f"Solo capacity, a server that takes one request at a time: {short(record['solo_capacity_per_s'])} requests/s.",
     )
-    heading = f"Open loop: {record['model'] or 'a model'}, {_pattern(record['pattern'])}"
-    return Section(heading, finding(record), notes, tuple(parts))
+    if record.get("interrupted"):
+        notes = (*notes, "The run was interrupted: this is what was measured until then.")
+    what = [record["model"] or "a model", *_engine(record), _pattern(record["pattern"])]
+    return Section(f"Open loop: {', '.join(what)}", finding(record), notes, tuple(parts))
 
 
-def _kept(mode: str, rate: float, rows: Sequence[Row]) -> tuple[str, ...]:
-    """A mode's highest rate that keeps the SLO, and how many requests tell so."""
-    row = next((row for row in rows if rate and row["offered_per_s"] == rate), None)
+def _engine(record: Mapping[str, Any]) -> list[str]:
+    """What computed; where the UNet was asleep, nothing did that counts."""
+    settings = record["settings"]
+    return [settings["engine"]] if settings.get("engine") and not settings.get("device") else []
+
+
+def _kept(record: Mapping[str, Any], mode: str) -> tuple[str, ...]:
+    """A mode's highest rate that keeps the SLO, how many requests tell so, and the next that was tried."""
+    kept, missed = _bracket(record, mode)
+    beyond = "all tried were kept" if missed is None else short(missed)
+    row = next((row for row in _of(record, mode) if kept and row["offered_per_s"] == kept), None)
     if row is None:
-        return mode, "none of those tried", "–", "–", "–"
-    told = mode, short(rate), f"{row['offered']:,}", percent(row["share_within_slo"])
-    return *told, _ends(row["share_interval"]) if row.get("share_interval") else "–"
+        return mode, "none of those tried", "–", "–", "–", beyond
+    interval = _ends(row["share_interval"]) if row.get("share_interval") else "–"
+    return mode, short(kept), f"{row['offered']:,}", percent(row["share_within_slo"]), interval, beyond
+
+
+def _bracket(record: Mapping[str, Any], mode: str) -> tuple[float, float | None]:
+    return bracket(_of(record, mode), record["kept_share"])
 
 
 def _ends(interval: Sequence[float]) -> str:
@@ -84,17 +99,21 @@ def _ends(interval: Sequence[float]) -> str:
 
 
 def finding(record: Mapping[str, Any]) -> str:
-    """Up to which rate each mode keeps the SLO."""
-    rates = record["slo_rate_per_s"]
-    told: list[str] = []
-    for mode in sorted(rates, key=lambda mode: _order(mode)):
-        rate, most = rates[mode], max((row["offered_per_s"] for row in _of(record, mode)), default=0)
-        end = ", the highest tried" if rate and rate >= most else ""
-        unit = "" if told else " requests/s"
-        where = f"up to {short(rate)}{unit}{end}" if rate else "at none of the rates tried"
-        told.append(f"{mode} batching {'' if told else 'keeps the SLO '}{where}")
-    sentence = ", ".join(told) or "No mode was tried"
-    return sentence[:1].upper() + sentence[1:]
+    """Between which rates that were tried each mode stops to keep the SLO."""
+    told = [
+        f"{_where(*_bracket(record, mode), '' if place else ' requests/s')} by {mode} batching"
+        for place, mode in enumerate(_modes(record))
+    ]
+    return f"The highest rate that keeps the SLO is {', '.join(told)}" if told else "No rate was tried to its end"
+
+
+def _where(kept: float, missed: float | None, unit: str) -> str:
+    if missed is None:
+        return f"at least {short(kept)}{unit} (the highest tried)"
+    if not kept:
+        return f"below {short(missed)}{unit} (the lowest tried)"
+    low, high = sorted((kept, missed))  # what the schedules held may be the other way round than what was asked
+    return f"between {short(low)} and {short(high)}{unit}"
 
 
 def _modes(record: Mapping[str, Any]) -> list[str]:
@@ -128,17 +147,21 @@ def _draw(figure: FigureBase, narrow: bool, record: Mapping[str, Any]) -> None:
         rates = [row["offered_per_s"] for row in rows]
         for axes, key in ((share, "share_within_slo"), (goodput, "goodput_per_s"), (latency, "p95_s")):
             axes.plot(rates, [float("nan") if row[key] is None else row[key] for row in rows], **style)
-        rate = record["slo_rate_per_s"].get(mode)
-        if rate:
-            share.plot([rate, rate], [0, record["kept_share"]], color=style["color"], linewidth=1, linestyle=":")
-            place: dict[str, Any] = {
-                "textcoords": "offset points",
-                "rotation": 90,
-                "va": "bottom",
-                "ha": "right",
-                "size": 8.5,
-            }
-            share.annotate(f"{short(rate)}/s", (rate, 0.02), (-2, 0), color=style["color"], **place)
+        kept_at, missed = _bracket(record, mode)
+        if kept_at or missed:
+            low, high = sorted((kept_at, missed or kept_at))
+            share.axvspan(low, high, color=style["color"], alpha=0.18, linewidth=0)
+            words = f"{short(low)} to {short(high)}/s" if kept_at and missed else _where(kept_at, missed, "/s")
+            side = -1 if kept_at else 1
+            place: dict[str, Any] = {"ha": "right" if kept_at else "left", "va": "bottom", "rotation": 90, "size": 8.5}
+            share.annotate(
+                words,
+                (low if kept_at else high, 0.02),
+                (2 * side, 0),
+                textcoords="offset points",
+                color=style["color"],
+                **place,
+            )
     top = max(row["offered_per_s"] for row in record["rows"])
     kept = record["kept_share"]
     share.axhline(kept, color=INK, linewidth=1)

@@ -31,6 +31,7 @@ _COLUMNS: Sequence[Column] = (
     ("routing", "routing", lambda name: _words(name)),
     ("offered, requests/s", "offered_per_s", short),
     ("within the SLO", "share_within_slo", percent),
+    ("95 % interval", "share_interval", lambda ends: _ends(ends)),
     ("goodput, requests/s", "goodput_per_s", short),
     ("p50, s", "p50_s", short),
     ("p95, s", "p95_s", short),
@@ -48,10 +49,10 @@ def section(record: Mapping[str, Any]) -> Section:
     if needed:
         parts.append(_needed_table(needed))
     if rows:
-        rates = _rates(rows)
-        alt = "Share within the SLO and p95 latency over the number of servers, at several rates, for each routing."
-        sizes = ((10.5, 4.8), (4.3, 0.7 + 2.2 * len(rates)))
-        parts.append(Chart("fleets", _fleets(rows), alt, lambda f, n: _draw_fleets(f, n, record, rates), *sizes))
+        loads = _loads(rows)
+        alt = "Share within the SLO and p95 latency over the number of servers, at several loads, for each routing."
+        sizes = ((10.5, 4.8), (4.3, 0.7 + 2.2 * len(loads)))
+        parts.append(Chart("fleets", _fleets(rows), alt, lambda f, n: _draw_fleets(f, n, record, loads), *sizes))
         parts.append(columns("fleets", "Every fleet that was simulated", _COLUMNS, rows))
     if validation:
         alt = "Measured and simulated p50, p95 and goodput over the offered rate."
@@ -91,18 +92,26 @@ def _notes(record: Mapping[str, Any]) -> list[str]:
 def _needed(needed: Sequence[Row]) -> str:
     """At the highest rate at which all routings were enough, or else any."""
     rates = sorted({row["rate_per_s"] for row in needed}, reverse=True)
-    at = {rate: {row["routing"]: row["servers"] for row in needed if row["rate_per_s"] == rate} for rate in rates}
-    rate = next((rate for rate in rates if all(at[rate].values())), None)
+    at = {rate: {row["routing"]: row for row in needed if row["rate_per_s"] == rate} for rate in rates}
+    rate = next((rate for rate in rates if all(row["servers"] for row in at[rate].values())), None)
     if rate is None:
-        rate = next(rate for rate in rates if any(at[rate].values()))
-    counts = {routing: servers for routing, servers in at[rate].items() if servers}
-    if len(counts) > 1 and len(set(counts.values())) == 1:
-        return f"{short(rate)} requests/s need {counted(min(counts.values()), 'server')} by either routing"
-    told = [
-        f"{servers:,} by {_words(routing)}" for routing, servers in sorted(counts.items(), key=lambda each: each[1])
-    ]
-    told[0] = told[0].replace(" by ", f" server{'' if min(counts.values()) == 1 else 's'} by ", 1)
-    return f"{short(rate)} requests/s need {listed(told)} routing"
+        rate = next(rate for rate in rates if any(row["servers"] for row in at[rate].values()))
+    enough = sorted((row for row in at[rate].values() if row["servers"]), key=lambda row: int(row["servers"]))
+    offered = short(enough[0]["offered_per_s"])
+    if len(enough) > 1 and len({row["servers"] for row in enough}) == 1:
+        return f"{offered} requests/s need {counted(enough[0]['servers'], 'server')} by either routing"
+    units = [" server" if enough[0]["servers"] == 1 else " servers", *[""] * (len(enough) - 1)]
+    told = [f"{_servers(row, unit)} by {_words(row['routing'])}" for row, unit in zip(enough, units)]
+    return f"{offered} requests/s need {listed(told)} routing"
+
+
+def _servers(row: Row, unit: str = "") -> str:
+    """How many are needed, and between what that lay for other arrivals."""
+    low, high = row["servers_range"]
+    told = "more than tried" if row["servers"] is None else f"{row['servers']:,}"
+    if low == high:
+        return told + unit
+    return f"{told}{unit} ({'more' if low is None else f'{low:,}'} to {'more' if high is None else f'{high:,}'})"
 
 
 def _fleets(rows: Sequence[Row]) -> str:
@@ -110,8 +119,8 @@ def _fleets(rows: Sequence[Row]) -> str:
     largest = max(row["servers"] for row in rows)
     at: dict[float, dict[str, float]] = {}
     for row in rows:
-        if row["servers"] == largest:
-            at.setdefault(row["rate_per_s"], {})[row["routing"]] = row["share_within_slo"] or 0
+        if row["servers"] == largest:  # both routings got the same arrivals
+            at.setdefault(row["offered_per_s"], {})[row["routing"]] = row["share_within_slo"] or 0
     rate = max(at, key=lambda rate: (max(at[rate].values()) - min(at[rate].values()), rate))
     told = [
         f"{percent(share)} by {_words(name)}" for name, share in sorted(at[rate].items(), key=lambda each: -each[1])
@@ -126,7 +135,7 @@ def _validated(validation: Sequence[Row]) -> str:
         errors = [abs(row["error"][key]) for row in validation if row["error"][key] is not None]
         if errors:
             told.append(f"{name} by at most {percent(max(errors))}")
-    rates = sorted(row["rate_per_s"] for row in validation)
+    rates = sorted(map(_offered, validation))
     span = (
         f"at {short(rates[0])} to {short(rates[-1])} requests/s"
         if len(rates) > 1
@@ -135,21 +144,23 @@ def _validated(validation: Sequence[Row]) -> str:
     return f"Against a real server {span} the simulation errs in {listed(told)}"
 
 
+_NEEDED: Sequence[Column] = (
+    ("offered, requests/s", "offered_per_s", short),
+    ("routing", "routing", lambda name: _words(name)),
+    ("servers", "told", str),
+    ("within the SLO", "share_within_slo", percent),
+    ("95 % interval", "share_interval", lambda ends: _ends(ends)),
+)
+
+
 def _needed_table(needed: Sequence[Row]) -> Table:
-    routings = list(dict.fromkeys(row["routing"] for row in needed))
-    counts = {(row["rate_per_s"], row["routing"]): row["servers"] for row in needed}
-    cells = tuple(
-        (
-            short(rate),
-            *(
-                "more than tried" if counts.get((rate, name)) is None else f"{counts[rate, name]:,}"
-                for name in routings
-            ),
-        )
-        for rate in sorted({row["rate_per_s"] for row in needed})
-    )
-    head = ("requests/s", *(f"servers, {_words(name)}" for name in routings))
-    return Table("needed", "Servers that keep the SLO", head, cells)
+    rows = sorted(needed, key=lambda row: float(row["rate_per_s"]))
+    caption = "Servers that keep the SLO: the median over several draws of the arrivals, and the least and the most"
+    return columns("needed", caption, _NEEDED, [{**row, "told": _servers(row)} for row in rows])
+
+
+def _ends(interval: Sequence[float]) -> str:
+    return f"{percent(interval[0])} to {percent(interval[1])}"
 
 
 def _validation_table(validation: Sequence[Row]) -> Table:
@@ -176,8 +187,8 @@ def _validation_table(validation: Sequence[Row]) -> Table:
 
 
 def _offered(row: Row) -> float:
-    """The rate that the schedule really held; records of before have only the one that was asked of it."""
-    return float(row["measured"].get("offered_per_s") or row["rate_per_s"])
+    """The rate that the schedule really held."""
+    return float(row["measured"]["offered_per_s"])
 
 
 def _signed(value: float | None) -> str:
@@ -192,17 +203,12 @@ def _style(routing: str) -> Mapping[str, Any]:
     return {**STYLES.get(routing, _OTHER), "label": _words(routing)}
 
 
-def _rates(rows: Sequence[Row]) -> list[float]:
-    """Requests per second of one server, as many as are drawn."""
-    rates = sorted({_of_one(row) for row in rows})
-    if len(rates) <= MOST_PANELS:
-        return rates
-    return [rates[round(k * (len(rates) - 1) / (MOST_PANELS - 1))] for k in range(MOST_PANELS)]
-
-
-def _of_one(row: Row) -> float:
-    """Its rate by server, rounded so that fleets of several sizes meet."""
-    return float(f"{row['rate_per_s'] / row['servers']:.2e}")
+def _loads(rows: Sequence[Row]) -> list[float]:
+    """As many as are drawn."""
+    loads = sorted({float(row["load"]) for row in rows})
+    if len(loads) <= MOST_PANELS:
+        return loads
+    return [loads[round(k * (len(loads) - 1) / (MOST_PANELS - 1))] for k in range(MOST_PANELS)]
 
 
 def _log(axis: Any) -> None:
@@ -216,7 +222,7 @@ def _draw_needed(figure: FigureBase, record: Mapping[str, Any]) -> None:
     needed = record["servers_needed"]
     for routing in dict.fromkeys(row["routing"] for row in needed):
         found = sorted(
-            (row["rate_per_s"], row["servers"]) for row in needed if row["routing"] == routing and row["servers"]
+            (row["offered_per_s"], row["servers"]) for row in needed if row["routing"] == routing and row["servers"]
         )
         axes.plot([rate for rate, _ in found], [servers for _, servers in found], **_style(routing))
         for rate, servers in found:
@@ -231,7 +237,7 @@ def _draw_needed(figure: FigureBase, record: Mapping[str, Any]) -> None:
                 color=_style(routing)["color"],
                 **how,
             )
-    rates = sorted({row["rate_per_s"] for row in needed})
+    rates = sorted({row["offered_per_s"] for row in needed if row["servers"]})
     solo = record.get("solo_capacity_per_s")
     if solo and len(rates) > 1:
         label = "solo capacity (no batching, no queue)"
@@ -245,18 +251,18 @@ def _draw_needed(figure: FigureBase, record: Mapping[str, Any]) -> None:
     axes.legend(loc="upper left")
 
 
-def _draw_fleets(figure: FigureBase, narrow: bool, record: Mapping[str, Any], rates: Sequence[float]) -> None:
+def _draw_fleets(figure: FigureBase, narrow: bool, record: Mapping[str, Any], loads: Sequence[float]) -> None:
     grid = (
-        panels(figure, len(rates), 2, sharex=True, sharey="col")
+        panels(figure, len(loads), 2, sharex=True, sharey="col")
         if narrow
-        else panels(figure, 2, len(rates), sharex=True, sharey="row")
+        else panels(figure, 2, len(loads), sharex=True, sharey="row")
     )
     pairs = grid if narrow else [[above, below] for above, below in zip(*grid)]
     fleets = sorted({row["servers"] for row in record["rows"]})
-    for place, (rate, (share, latency)) in enumerate(zip(rates, pairs)):
+    for place, (load, (share, latency)) in enumerate(zip(loads, pairs)):
         for routing in dict.fromkeys(row["routing"] for row in record["rows"]):
             rows = sorted(
-                (row for row in record["rows"] if row["routing"] == routing and _of_one(row) == rate),
+                (row for row in record["rows"] if row["routing"] == routing and row["load"] == load),
                 key=lambda row: row["servers"],
             )
             for axes, key in ((share, "share_within_slo"), (latency, "p95_s")):
@@ -270,8 +276,8 @@ def _draw_fleets(figure: FigureBase, narrow: bool, record: Mapping[str, Any], ra
         _log(latency.yaxis)
         for axes in (share, latency):
             _axis_of_servers(axes, fleets, narrow)
-        first, last = place == 0, place == len(rates) - 1
-        share.set_title(f"{short(rate)} requests/s a server")
+        first, last = place == 0, place == len(loads) - 1
+        share.set_title(f"{load:g} × solo capacity a server")
         if narrow or first:
             share.set_ylabel("within the SLO")
             latency.set_ylabel("p95 latency, s")
@@ -291,7 +297,7 @@ def _axis_of_servers(axes: Axes, fleets: Sequence[int], narrow: bool) -> None:
 
 
 def _draw_validation(figure: FigureBase, narrow: bool, validation: Sequence[Row]) -> None:
-    rows = sorted(validation, key=lambda row: row["rate_per_s"])
+    rows = sorted(validation, key=_offered)
     rates = [_offered(row) for row in rows]
     every = in_a_row(figure, len(FIGURES), narrow)
     for axes, (key, (name, unit)) in zip(every, FIGURES.items()):

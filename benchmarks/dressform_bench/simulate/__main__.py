@@ -13,14 +13,16 @@ denoising, take the time that a step-time model says. It is one of
   both to it and to the simulation, which must tell what it does. With ``--device A B`` its UNet sleeps for A + B × rows
   seconds instead of computing, as if on a device of its own: neighbours on this machine's cores then matter less.
 
-Requests are those of ``dressform_bench.openloop``: six kinds, Poisson arrivals. What the numbers mean:
+Requests are those of ``dressform_bench.openloop``: six kinds or ``--steps``, Poisson arrivals, drawn ``--seeds`` times.
+What the numbers mean:
 
-- *load*: the rate over the fleet's solo capacity, servers / the mean of the mix's solo times. *offered* (requests/s):
-  what the schedule really held.
+- *load*: the rate asked for over the fleet's solo capacity, servers / the mean of the mix's solo times. *offered*
+  (requests/s): what the schedules really held.
 - *goodput* (requests/s): those answered within the SLO, ``--slo`` × the solo time of their own kind; its limit is the
   offered rate. *share*: of all; refused requests (a full server's; nobody tries another) are not within it.
 - *p50, p95, p99* (s): latency of answered requests. *batch*: mean jobs in a UNet call.
-- *servers needed*: the fewest, up to 256, that keep the SLO for ``--kept`` of the requests.
+- *servers needed*: the fewest, up to 256, that keep the SLO for ``--kept`` of the requests: the median over the seeds,
+  with the least and the most; and of how many requests that many servers keep it, over all seeds.
 - *error*: simulated / measured - 1, with step times from other arrivals than those compared; *own times*: with those
   that the server had in the very runs compared, which leaves what the simulation itself gets wrong; *spread*: two runs
   of the server with the same arrivals, higher / lower - 1, which is the machine's doing. Where a server is overloaded,
@@ -42,13 +44,14 @@ from pathlib import Path
 from typing import Any
 
 from dressform_bench import arguments, results
+from dressform_bench.schedule import mix_of
 from dressform_bench.simulate.events import ROUTING
 from dressform_bench.simulate.fleet import Study
 from dressform_bench.simulate.server import BATCHING, Limits
 from dressform_bench.simulate.step_times import StepTimes, affine, read_manifest, read_table
 from dressform_export.errors import ExportError
 
-SETTINGS = ("batching", "servers", "loads", "slo", "kept", "seconds", "requests", "seed")
+SETTINGS = ("batching", "steps", "servers", "loads", "slo", "kept", "seconds", "requests", "seed", "seeds")
 """The options that make runs comparable."""
 
 OF_VALIDATION = ("validate_loads", "validate_seconds", "device", "pixels", "onnx_threads", "engine")
@@ -76,6 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             times = _times(options)
         study = _study(times, limits, options)
+        figures = _figures(study, options)
     except (ValueError, ExportError) as error:
         parser.error(str(error))
     options.seconds = study.seconds
@@ -88,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "routing": options.routing,
         "slo": f"{options.slo:g} x the solo time of the kind",
         "solo_capacity_per_s": round(study.capacity, 4),
-        **_figures(study, options),
+        **figures,
         "kept_share": options.kept,
         "validation": validation,
     }
@@ -129,10 +133,18 @@ def _parser() -> argparse.ArgumentParser:
         "--kept", type=arguments.share, default=0.95, help="share of the requests that makes the SLO kept"
     )
     parser.add_argument(
-        "--seconds", type=arguments.positive, help=f"of arrivals in a row, at least ({MEAN_SOLOS} mean solo times)"
+        "--seconds",
+        type=arguments.positive,
+        help=f"of arrivals in a row, at least, of each seed ({MEAN_SOLOS} mean solo times)",
     )
-    parser.add_argument("--requests", type=arguments.count, default=1000, help="in a row, at least (default 1000)")
-    parser.add_argument("--seed", type=int, default=0, help="of the arrivals")
+    parser.add_argument(
+        "--requests", type=arguments.count, default=1000, help="in a row, at least, of each seed (default 1000)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the arrivals, the first")
+    parser.add_argument("--seeds", type=arguments.count, default=5, help="how many times they are drawn (default 5)")
+    parser.add_argument(
+        "--steps", type=arguments.count, nargs="+", help="of the requests, equally many of each; default the mix"
+    )
     parser.add_argument("--max-rows", type=arguments.count, help="rows of a UNet call; default the export's")
     parser.add_argument("--engine", help="of the export; default its own default")
     parser.add_argument("--validate-loads", type=arguments.positive, nargs="+", default=[0.5, 1, 1.5], metavar="LOAD")
@@ -146,7 +158,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar=("A", "B"),
         help="validate with a UNet asleep for A + B × rows s",
     )
-    parser.add_argument("--pixels", type=arguments.count, default=64, help="side of the pictures that validate")
+    parser.add_argument(
+        "--pixels",
+        type=arguments.pixels,
+        metavar="WIDTHxHEIGHT",
+        help="of the pictures that validate; default the export's own size",
+    )
     parser.add_argument("--onnx-threads", type=arguments.count, default=1, help="of the server that validates")
     parser.add_argument("--model", help="its name in the record")
     parser.add_argument("--out", type=Path, metavar="FILE.jsonl", help="file that the record is appended to")
@@ -162,7 +179,17 @@ def _times(options: argparse.Namespace) -> StepTimes:
 
 
 def _study(times: StepTimes, limits: Limits, options: argparse.Namespace) -> Study:
-    study = Study(times, limits, options.batching, options.slo, options.kept, 1.0, options.requests, options.seed)
+    study = Study(
+        times,
+        limits,
+        mix_of(options.steps),
+        options.batching,
+        options.slo,
+        options.kept,
+        1.0,
+        options.requests,
+        range(options.seed, options.seed + options.seeds),
+    )
     return replace(study, seconds=options.seconds or round(MEAN_SOLOS / study.capacity, 3))
 
 
@@ -183,9 +210,7 @@ def _figures(study: Study, options: argparse.Namespace) -> dict[str, Any]:
     for rate in rates:
         for routing in options.routing:
             needed.append(study.needed(rate, routing))
-            servers = needed[-1]["servers"]
-            count = "more than are tried" if servers is None else f"{servers} servers"
-            print(f"{rate:10.4g} requests/s  {routing:12}  needs {count}", flush=True)
+            print(_needed_line(needed[-1]), flush=True)
     return {"rows": rows, "servers_needed": needed}
 
 
@@ -195,6 +220,14 @@ def _line(row: Mapping[str, Any]) -> str:
         f"offered {row['offered_per_s']:7.4g}/s  goodput {row['goodput_per_s']:7.4g}/s  "
         f"share {row['share_within_slo'] or 0:4.0%}  p50 {row['p50_s']} s  p95 {row['p95_s']} s  p99 {row['p99_s']} s  "
         f"batch {row['mean_batch']}  refused {row['refused']}"
+    )
+
+
+def _needed_line(row: Mapping[str, Any]) -> str:
+    middle, low, high = ("more" if count is None else str(count) for count in (row["servers"], *row["servers_range"]))
+    return (
+        f"{row['offered_per_s']:10.4g} requests/s  {row['routing']:12}  needs {middle} servers ({low} to {high})  "
+        f"share {row['share_within_slo']:.1%}"
     )
 
 
@@ -212,4 +245,4 @@ def _percent(value: float | None) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(arguments.guarded(main))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from dressform_export.errors import ExportError
 from dressform_export.repository import CONFIG, CONFIGS, VERSION
 from dressform_export.triton_config import config_text, parse_config
 
@@ -35,14 +36,14 @@ def asleep(repository: Path, copy: Path, fixed: float, per_row: float) -> None:
     """Make ``copy``, the export with UNet calls of r rows that take ``fixed`` + ``per_row`` × r seconds.
 
     Raises:
-        ValueError: if it is no export.
+        ExportError: if it is no export.
     """
     unet = copy / "unet"
     try:
         shutil.copytree(repository, copy)
         config = parse_config((unet / CONFIG).read_text(encoding="utf-8"), str(unet / CONFIG))
     except (OSError, shutil.Error) as error:
-        raise ValueError(f"{repository} is no export: {error}") from error
+        raise ExportError(f"{repository} is no export: {error}") from error
     config.backend = "python"
     config.default_model_filename = "model.py"
     config.parameters.clear()

@@ -10,10 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from dressform_bench.goodput import SAME_CALL_MS
 from dressform_bench.simulate.step_times import StepTimes
-
-SAME_CALL_MS = 0.01
-"""Step ends that lie closer are of one UNet call: they are the same instant, rounded to a microsecond."""
 
 LEAST_CALLS = 20
 """UNet calls from which a line is fitted."""

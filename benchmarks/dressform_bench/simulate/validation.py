@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from dressform_bench.goodput import Outcome, summary
-from dressform_bench.openloop import Caller, offered, served
-from dressform_bench.schedule import MIX, Kind, capacity, poisson
+from dressform_bench.openloop import SOLO_SECONDS, Caller, asleep_words, left_to_the_export, offered, served
+from dressform_bench.schedule import Kind, capacity, mix_of, poisson
 from dressform_bench.simulate.events import simulated
 from dressform_bench.simulate.measurement import Info, fitted
 from dressform_bench.simulate.server import Limits
@@ -31,24 +31,26 @@ def validated(repository: Path, options: argparse.Namespace) -> tuple[StepTimes,
     The times come from arrivals of their own, at solo capacity, which are none of those that are compared; they take
     turns with those, so that a machine whose speed drifts drifts for both.
     """
+    mix = mix_of(options.steps)
+    left_to_the_export(options, repository)
     with served(repository, options.batching, options) as client:
         caller = Caller(client, options.pixels)
-        for count in (1, 2, 4, 8, 16):
-            caller.together(MIX[1], count)
-        rate = capacity(solo_seconds(alone(caller)))
+        caller.warm_up(mix)
+        solo = solo_seconds(alone(caller, mix, 3))
+        caller.patient(max(solo.values()))
+        rate = capacity(solo)
         seconds, seed = options.validate_seconds, options.seed
-        schedules = {load: poisson(load * rate, seconds, MIX, seed) for load in options.validate_loads}
+        schedules = {load: poisson(load * rate, seconds, mix, seed) for load in options.validate_loads}
         single: Alone = []
         loaded: list[Outcome] = []
         runs: dict[float, list[list[Outcome]]] = {load: [] for load in schedules}
         for load, schedule in list(schedules.items()) * REPEATS:
             seed += 1
-            single += alone(caller, 1)
-            loaded += offered(caller, poisson(rate, seconds / 2, MIX, seed))
+            single += alone(caller, mix, 1)
+            loaded += offered(caller, poisson(rate, seconds / 2, mix, seed))
             runs[load].append(offered(caller, schedule))
     idle = [(taken, info) for _, taken, info in single]
-    unet = "" if options.device is None else ", its UNet asleep for {:g} + {:g} × rows s".format(*options.device)
-    times = fitted(f"{repository} on this machine{unet}", answers(loaded), idle)
+    times = fitted(f"{repository} on this machine{asleep_words(options.device)}", answers(loaded), idle)
     solo, limits = solo_seconds(single), Limits.of(repository, options.engine)
     rows = []
     for load, schedule in schedules.items():
@@ -64,19 +66,26 @@ def answers(outcomes: Sequence[Outcome]) -> list[tuple[float, Info]]:
     return [(one.latency, one.info) for one in outcomes if one.info is not None]
 
 
-def alone(caller: Caller, repeats: int = 3) -> Alone:
-    """Requests of each kind, one at a time: the client's seconds and the info."""
+def alone(caller: Caller, mix: Sequence[Kind], repeats: int) -> Alone:
+    """Requests of each kind, one at a time: the client's seconds and the info; no repeat after `SOLO_SECONDS`."""
     found: Alone = []
-    for kind in MIX * repeats:
-        started = time.perf_counter()
-        info = caller(kind, 0)
-        found.append((kind, time.perf_counter() - started, info))
+    end = time.monotonic() + SOLO_SECONDS
+    for repeat in range(repeats):
+        if repeat and time.monotonic() > end:
+            break
+        for kind in mix:
+            started = time.perf_counter()
+            info = caller(kind, 0)
+            found.append((kind, time.perf_counter() - started, info))
     return found
 
 
 def solo_seconds(single: Alone) -> dict[Kind, float]:
     """The median by kind."""
-    return {kind: statistics.median(seconds for one, seconds, _ in single if one == kind) for kind in MIX}
+    taken: dict[Kind, list[float]] = {}
+    for kind, seconds, _ in single:
+        taken.setdefault(kind, []).append(seconds)
+    return {kind: statistics.median(seconds) for kind, seconds in taken.items()}
 
 
 def compared(
