@@ -25,7 +25,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +36,7 @@ from dressform.status import ModelStatistics
 from dressform.transports import Address, Settings
 from dressform.transports.grpc import GrpcTransport
 from dressform_bench import arguments, results
+from dressform_bench.crowd import together
 from dressform_bench.peers.floor import Floor
 from dressform_bench.peers.request import Task, drawn_task
 from dressform_bench.simulate.server import Limits
@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         server.wait_ready(600)
         transport = TimedTransport(Address.parse(server.grpc_url), Settings())
         with Client(server.grpc_url, timeout=3600, retries=0, transport=transport) as client:
-            together(client, transport, task, max(options.jobs))  # warm-up
+            asked(client, transport, task, max(options.jobs))  # warm-up
             rows = [row(client, transport, task, jobs, floor, options.repeats) for jobs in options.jobs]
     settings = {name: getattr(options, name) for name in SETTINGS}
     size = {"height": manifest.size.height, "width": manifest.size.width}
@@ -136,13 +136,13 @@ def row(client: Client, transport: TimedTransport, task: Task, jobs: int, floor:
     answers: list[Answer] = []
     spans: list[float] = []
     bare: list[float] = []
-    together(client, transport, task, jobs)  # warm-up
+    asked(client, transport, task, jobs)  # warm-up
     floor.seconds(jobs)
     before = client.stats()
     for _ in range(repeats):
         bare.append(sum(floor.seconds(jobs).values()))
         began = time.perf_counter()
-        answers += together(client, transport, task, jobs)
+        answers += asked(client, transport, task, jobs)
         spans.append(time.perf_counter() - began)
     parts = parts_of(answers, before, client.stats())
     found = {
@@ -194,7 +194,7 @@ def parts_of(
     return {**parts, "handing_over": 1000 * mean(lambda answer: answer.seconds) - sum(parts.values())}
 
 
-def together(client: Client, transport: TimedTransport, task: Task, jobs: int) -> list[Answer]:
+def asked(client: Client, transport: TimedTransport, task: Task, jobs: int) -> list[Answer]:
     """The answers to ``jobs`` equal requests, sent at once."""
 
     def ask(seed: int) -> Answer:
@@ -202,8 +202,7 @@ def together(client: Client, transport: TimedTransport, task: Task, jobs: int) -
         result = task.seeded(seed).asked(client)
         return Answer(time.perf_counter() - began, transport.seconds.pop(result.request_id), result.info)
 
-    with ThreadPoolExecutor(jobs) as pool:
-        return list(pool.map(ask, range(jobs)))
+    return together(jobs, ask)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from PIL import Image
 from dressform_bench import results
 from dressform_bench.report import load, openloop, peers, simulate
 from dressform_bench.report.__main__ import main
-from dressform_bench.report.contents import SECTIONS, Run, runs
+from dressform_bench.report.contents import SECTIONS, Run, runs, section
 from dressform_bench.report.section import Chart, Table, percent, seconds, short
 from dressform_bench.report.summary import code, fenced, text
 from unit import bench_records
@@ -249,7 +249,7 @@ def test_the_rate_that_keeps_the_slo_lies_between_two_that_were_tried() -> None:
 
 
 def test_a_run_that_was_interrupted_says_so() -> None:
-    notes = openloop.section({**bench_records.OPENLOOP, "interrupted": True}).notes
+    notes = section({**bench_records.OPENLOOP, "interrupted": True}).notes
     assert any("interrupted" in note for note in notes)
     for rows in ([], bench_records.OPENLOOP["rows"][:1]):
         assert openloop.section({**bench_records.OPENLOOP, "rows": rows}).finding

@@ -47,7 +47,6 @@ from typing import Any
 from PIL import Image
 
 import dressform_bench
-from dressform.commands.exits import INTERRUPTED
 from dressform_bench import arguments, results
 from dressform_bench.models import SIZES, built
 from dressform_bench.peers.environment import REQUIREMENTS, python_of
@@ -112,7 +111,7 @@ def main(argv: list[str] | None = None) -> int:
         "interrupted": found.interrupted,
     }
     results.write(record, options.out)
-    return INTERRUPTED if found.interrupted else 1 if found.errors else 0
+    return arguments.INTERRUPTED if found.interrupted else 1 if found.errors else 0
 
 
 @dataclass

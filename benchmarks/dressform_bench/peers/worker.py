@@ -20,7 +20,6 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,6 +30,7 @@ import psutil
 from numpy.typing import NDArray
 from PIL import Image
 
+from dressform_bench.crowd import together
 from dressform_bench.peers.request import PROMPT, Task, picture_file, pixels
 from dressform_bench.versions import versions
 
@@ -147,8 +147,7 @@ def served(of: Opening) -> Iterator[Paint]:
 
             def paint(task: Task, users: int) -> Round:
                 began = time.perf_counter()
-                with ThreadPoolExecutor(users) as pool:
-                    answers = list(pool.map(lambda user: task.seeded(task.seed + user).asked(client), range(users)))
+                answers = together(users, lambda user: task.seeded(task.seed + user).asked(client))
                 return Round(pixels(answers[0].image), time.perf_counter() - began)
 
             yield paint

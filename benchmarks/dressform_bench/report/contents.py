@@ -67,10 +67,14 @@ def runs(records: Iterable[Record]) -> list[Run]:
 
 
 def section(record: Record) -> Section:
-    """Its benchmark's; where a GPU was there, its heading names it."""
+    """Its benchmark's; where a GPU was there, its heading names it, and its notes say if it was cut short."""
     made = SECTIONS[record["benchmark"]](record)
     gpu = record["machine"].get("gpu")
-    return made if not gpu else replace(made, heading=f"{made.heading}, on {gpu}")
+    if gpu:
+        made = replace(made, heading=f"{made.heading}, on {gpu}")
+    if record.get("interrupted"):
+        made = replace(made, notes=(*made.notes, "The run was interrupted: this is what was measured until then."))
+    return made
 
 
 def day(record: Record) -> str:

@@ -67,8 +67,6 @@ def section(record: Mapping[str, Any]) -> Section:
         "the SLO, and those due while the server fills are not counted.",
         f"Solo capacity, a server that takes one request at a time: {short(record['solo_capacity_per_s'])} requests/s.",
     )
-    if record.get("interrupted"):
-        notes = (*notes, "The run was interrupted: this is what was measured until then.")
     what = [record["model"] or "a model", *_engine(record), _pattern(record["pattern"])]
     return Section(f"Open loop: {', '.join(what)}", finding(record), notes, tuple(parts))
 
