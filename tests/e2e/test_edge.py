@@ -393,7 +393,7 @@ def test_health_and_metadata_take_no_body(
 def test_grpc_health_takes_no_pictures(method: str, unheard: tuple[str, socket.socket], files: Path) -> None:
     address, listener = unheard
     with channel(files, address) as opened, pytest.raises(grpc.RpcError) as refusal:
-        opened.unary_unary(f"{SERVICE}/{method}")(bytes([0x12, 0x80, 0x80, 0x04]) + bytes(65536))
+        opened.unary_unary(f"{SERVICE}/{method}")(bytes([0x12, 0x80, 0x80, 0x04]) + bytes(65536), timeout=20)
     assert refusal.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
     with pytest.raises(BlockingIOError):
         listener.accept()
@@ -401,7 +401,7 @@ def test_grpc_health_takes_no_pictures(method: str, unheard: tuple[str, socket.s
 
 def test_one_message_makes_a_unary_call(edge: str, files: Path) -> None:
     with channel(files, edge) as opened, pytest.raises(grpc.RpcError) as refusal:
-        opened.stream_unary(f"{SERVICE}/ServerReady")(iter([b"", b""]))
+        opened.stream_unary(f"{SERVICE}/ServerReady")(iter([b"", b""]), timeout=20)
     assert refusal.value.code() in (grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.CANCELLED)
 
 
