@@ -9,6 +9,7 @@
 local PUBLIC = {inpaint = true, tryon = true, mask = true, jobs = true, watch = true}
 local STREAMED = {watch = true} -- what paints is counted call by call
 local LARGEST = tonumber(os.getenv("EDGE_BODY"))
+local QUESTION = 4096 -- bytes of a message that brings no picture
 local MORE = "the next piece"
 
 -- gRPC's status and sentence of each reason in txn.refusal.
@@ -20,8 +21,9 @@ local REFUSALS = {
     rate = {8, "DRESSFORM_OVERLOADED retry_after_ms=2000: this API key's calls of a minute are spent"},
 }
 
--- A coroutine that is resumed with each piece of the body. It ends by an error, where something must not pass.
-local function reader(models)
+-- A coroutine that is resumed with each piece of the body of the call `about`. It ends by an error, where something must
+-- not pass. The first name that it reads becomes about.model, and no other may follow: what was counted is what is asked.
+local function reader(about)
     local piece, at = "", 1
 
     local function byte()
@@ -61,6 +63,11 @@ local function reader(models)
         error("offer", 0)
     end
 
+    local function named(model)
+        about.model = about.model or model
+        return model == about.model and about.models[model]
+    end
+
     local function field(left)
         local tag, taken = varint(1)
         local number, kind = tag >> 3, tag & 7
@@ -80,7 +87,7 @@ local function reader(models)
             error("offer", 0)
         elseif number ~= 1 then
             skip(length)
-        elseif length > 64 or not models[text(length)] then
+        elseif length > 64 or not named(text(length)) then
             error("offer", 0)
         end
         return taken
@@ -92,8 +99,12 @@ local function reader(models)
                 error("compressed", 0)
             end
             local left = byte() << 24 | byte() << 16 | byte() << 8 | byte()
-            if left > LARGEST then
+            if left > about.largest then
                 error("large", 0)
+            end
+            about.messages = about.messages + 1
+            if about.messages > 1 and not about.streams then
+                error("offer", 0)
             end
             while left > 0 do
                 left = left - field(left)
@@ -108,19 +119,28 @@ end
 local Edge = {id = "edge", flags = filter.FLT_CFG_FL_HTX}
 Edge.__index = Edge
 
--- A reader of the messages of this call that waits for its first byte.
-local function started(txn)
-    local messages = coroutine.create(reader(txn:get_var("txn.path"):find("Stream") and STREAMED or PUBLIC))
-    coroutine.resume(messages)
-    return messages
+-- A call whose reader waits for its first byte.
+local function begun(txn)
+    local method = txn:get_var("txn.path"):match("[^/]*$")
+    local infers, streams = method == "ModelInfer", method == "ModelStreamInfer"
+    local call = {
+        infers = infers,
+        streams = streams,
+        models = streams and STREAMED or PUBLIC,
+        largest = infers and LARGEST or QUESTION,
+        messages = 0,
+    }
+    call.reader = coroutine.create(reader(call))
+    coroutine.resume(call.reader)
+    return call
 end
 
 -- Why the next piece must not pass, or nil. What the reader did not ask for is refused too.
-local function refusal(messages, piece)
+local function refusal(call, piece)
     if not piece or #piece == 0 then
         return nil
     end
-    local alive, said = coroutine.resume(messages, piece)
+    local alive, said = coroutine.resume(call.reader, piece)
     if said ~= MORE then
         return not alive and REFUSALS[said] and said or "offer"
     end
@@ -132,18 +152,15 @@ end
 
 function Edge:start_analyze(txn, channel)
     if not channel:is_resp() then
-        self.messages = started(txn)
+        self.call = begun(txn)
         filter.register_data_filter(self, channel)
     end
     return filter.CONTINUE
 end
 
 -- An error of the script ends the call; HAProxy 2.6 takes the -1 of filter.ERROR for a very large number, and forwards.
-function Edge:http_payload(txn, message)
-    if txn:get_var("txn.refusal") then
-        return -- this body goes to the service below
-    end
-    local reason = refusal(self.messages, message:body())
+function Edge:http_payload(_, message)
+    local reason = refusal(self.call, message:body())
     if reason then
         error("a gRPC call was ended: " .. reason)
     end
@@ -153,12 +170,15 @@ core.register_filter("edge", Edge, function(edge, _)
     return edge
 end)
 
--- The same judgement of what has come of the first message, before the server hears of the call.
+-- The same judgement of what has come of the first message, before the server hears of the call; and whether it paints. A
+-- model that is not named yet counts as one that does.
 core.register_action("edge", {"http-req"}, function(txn)
-    local reason = refusal(started(txn), txn.f:req_body())
+    local call = begun(txn)
+    local reason = refusal(call, txn.f:req_body())
     if reason then
         txn:set_var("txn.refusal", reason)
     end
+    txn:set_var("txn.paints", call.infers and call.model ~= "jobs")
 end)
 
 -- Answers a gRPC call with txn.refusal. The upload is swallowed first: a client that is answered in the midst of it takes

@@ -123,6 +123,12 @@ def test_a_stop_leaves_time_to_finish(name: str) -> None:
     assert service["shm_size"].startswith("${DRESSFORM_SHM:-")
 
 
+@pytest.mark.parametrize("name", ["edge", "app"])
+def test_what_requests_flow_through_ends_after_the_servers(name: str) -> None:
+    grace = int(SERVICES[name]["stop_grace_period"].removesuffix("s"))
+    assert grace >= max(int(SERVICES[server]["stop_grace_period"].removesuffix("s")) for server in ("cpu", "gpu"))
+
+
 @pytest.mark.parametrize(("name", "add"), [("cpu", launcher.add_arguments), ("gpu", launcher.add_shared_arguments)])
 def test_servers_understand_their_commands(name: str, add: Callable[[argparse.ArgumentParser], None]) -> None:
     parser = argparse.ArgumentParser(exit_on_error=False)

@@ -235,7 +235,7 @@ def test_nothing_is_cut_off_before_the_longest_job_is_done() -> None:
     assert f"The longest job is allowed {LONGEST_JOB} s" in balancer
     for side in ("client", "server"):
         assert seconds(re.search(rf"timeout {side} (\S+)", balancer)[1]) > LONGEST_JOB  # type: ignore[index]
-    assert int(re.search(r"KEPT_SECONDS = (\d+)", (ROOT / "docker/balancer/route.lua").read_text())[1]) > LONGEST_JOB  # type: ignore[index]
+    assert seconds(re.search(r"stick-table .* expire (\S+)", balancer)[1]) > LONGEST_JOB  # type: ignore[index]
     edge = (ROOT / "docker/balancer/edge.cfg").read_text()
     assert seconds(re.search(r"presetenv EDGE_LONGEST (\S+)", edge)[1]) > LONGEST_JOB  # type: ignore[index]
     for name, pod in pods():
@@ -245,7 +245,7 @@ def test_nothing_is_cut_off_before_the_longest_job_is_done() -> None:
 def test_the_balancers_know_the_servers_by_name() -> None:
     objects = overlay("cpu")
     servers, headless = found(objects, "StatefulSet", "dressform"), found(objects, "Service", "dressform-servers")
-    (balancer,) = found(objects, "Deployment", "dressform-balancer")["spec"]["template"]["spec"]["containers"]
+    (balancer,) = found(objects, "StatefulSet", "dressform-balancer")["spec"]["template"]["spec"]["containers"]
     told = {entry["name"]: entry.get("value") for entry in balancer["env"]}
     assert told["DRESSFORM_PREFIX"] == f"{servers['metadata']['name']}-"
     assert told["DRESSFORM_SUFFIX"] == f".{headless['metadata']['name']}.$(NAMESPACE).svc.cluster.local"
@@ -260,6 +260,31 @@ def test_the_balancers_know_the_servers_by_name() -> None:
     )
     scaled = yaml.safe_load((KUBERNETES / "components/keda/scaledobject.yaml").read_text())
     assert scaled["spec"]["maxReplicaCount"] == most
+
+
+def test_the_balancers_know_one_another() -> None:
+    objects = overlay("cpu")
+    balancers = found(objects, "StatefulSet", "dressform-balancer")
+    (balancer,) = balancers["spec"]["template"]["spec"]["containers"]
+    told = {entry["name"]: entry for entry in balancer["env"]}
+    ports = {port["name"]: port["containerPort"] for port in balancer["ports"]}
+    configuration = (ROOT / "docker/balancer/haproxy.cfg").read_text()
+    # The name by which each knows itself is its pod's.
+    assert told["DRESSFORM_BALANCER"]["valueFrom"]["fieldRef"]["fieldPath"] == "metadata.name"
+    assert told["DRESSFORM_BALANCER_BIND"]["value"] == f":{ports['peers']}"
+    for number in range(balancers["spec"]["replicas"]):
+        pod = f"{balancers['metadata']['name']}-{number}"
+        assert f'server {pod} "${{DRESSFORM_BALANCER_{number}}}"' in configuration
+        # HAProxy looks it up once: an address that stays, though the pod is replaced or not ready.
+        service = found(objects, "Service", pod)["spec"]
+        assert service["selector"] == {"statefulset.kubernetes.io/pod-name": pod}
+        assert service.get("clusterIP") != "None"
+        assert service["publishNotReadyAddresses"] is True
+        (port,) = service["ports"]
+        address = f"{pod}.$(NAMESPACE).svc.cluster.local:{port['port']}"
+        assert (port["targetPort"], told[f"DRESSFORM_BALANCER_{number}"]["value"]) == ("peers", address)
+    # It learns from the other before it is ready: within ten seconds (tests/e2e/test_balancer.py).
+    assert balancer["readinessProbe"]["initialDelaySeconds"] >= 10
 
 
 @pytest.mark.parametrize(("name", "add"), [("cpu", add_arguments), ("gpu", add_shared_arguments)])
@@ -281,6 +306,10 @@ def test_who_may_reach_whom() -> None:
     servers, balancers = policies["dressform-servers"], policies["dressform-balancers"]
     assert "egress" not in servers  # declared, and nothing allowed
     assert set(servers["policyTypes"]) == set(balancers["policyTypes"]) == {"Ingress", "Egress"}
+    (_, peers) = balancers["ingress"]
+    itself = [{"podSelector": balancers["podSelector"]}]
+    assert peers == {"from": itself, "ports": [{"port": "peers"}]}
+    assert {"to": itself, "ports": [{"port": 8010}]} in balancers["egress"]
     (work, metrics) = servers["ingress"]
     assert work["from"] == [{"podSelector": {"matchLabels": {"app.kubernetes.io/name": "dressform-balancer"}}}]
     assert [port["port"] for port in metrics["ports"]] == ["metrics"]
