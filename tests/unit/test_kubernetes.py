@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import re
 import shutil
@@ -16,6 +17,7 @@ import pytest
 import yaml
 
 from dressform_server.launcher import add_arguments, add_shared_arguments
+from dressform_server.process import UNLOAD_SECONDS
 from pages.operator import OUT, prometheus_rule
 
 ROOT = Path(__file__).parents[2]
@@ -24,7 +26,6 @@ VERSIONS = ("1.29", "1.37")
 """Oldest and newest Kubernetes whose schemas the objects are held against."""
 OVERLAYS = sorted(folder.name for folder in (KUBERNETES / "overlays").iterdir())
 COMPONENTS = sorted(folder.name for folder in (KUBERNETES / "components").iterdir())
-LONGEST_JOB = 600
 Object = dict[str, Any]
 
 pytestmark = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed (kubernetes-client)")
@@ -220,26 +221,35 @@ def seconds(text: str) -> float:
     return int(number) * {"ms": 0.001, None: 0.001, "s": 1, "m": 60, "h": 3600}[unit]
 
 
-def test_nothing_is_cut_off_before_the_longest_job_is_done() -> None:
-    servers = found(overlay("cpu"), "StatefulSet", "dressform")["spec"]["template"]["spec"]
+@pytest.mark.parametrize(("name", "add"), [("cpu", add_arguments), ("gpu", add_shared_arguments)])
+def test_nothing_is_cut_off_before_the_longest_request_is_done(name: str, add: Any) -> None:
+    servers = found(overlay(name), "StatefulSet", "dressform")["spec"]["template"]["spec"]
     (server,) = servers["containers"]
-    arguments = server["args"]
+    parser = argparse.ArgumentParser(exit_on_error=False)
+    add(parser)
+    known = parser.parse_args(["/models", *server["args"]])
+    longest = known.longest_request
     drain = server["lifecycle"]["preStop"]["exec"]["command"]
     assert drain[:2] == ["python3", "/models/jobs/drain.py"]
-    grace = int(re.search(r"connection-age-grace=(\d+)", " ".join(arguments))[1]) / 1000  # type: ignore[index]
-    order = [LONGEST_JOB, float(drain[-1]), float(arguments[arguments.index("--exit-timeout") + 1])]
+    order = [longest, float(drain[drain.index("--timeout") + 1]), known.exit_timeout]
     order += [servers["terminationGracePeriodSeconds"]]
     assert all(before < after for before, after in itertools.pairwise(order)), order
-    assert grace > LONGEST_JOB
+    assert order[1] + UNLOAD_SECONDS < order[-1], "preStop's time is the pod's, too"
+    (age_grace,) = [
+        re.fullmatch(r"--grpc-max-connection-age-grace=(\d+)", option)
+        for option in known.triton_option
+        if "grace" in option
+    ]
+    assert age_grace is not None
+    assert int(age_grace[1]) / 1000 > longest
     balancer = (ROOT / "docker/balancer/haproxy.cfg").read_text()
-    assert f"The longest job is allowed {LONGEST_JOB} s" in balancer
     for side in ("client", "server"):
-        assert seconds(re.search(rf"timeout {side} (\S+)", balancer)[1]) > LONGEST_JOB  # type: ignore[index]
-    assert int(re.search(r"KEPT_SECONDS = (\d+)", (ROOT / "docker/balancer/route.lua").read_text())[1]) > LONGEST_JOB  # type: ignore[index]
+        assert seconds(re.search(rf"timeout {side} (\S+)", balancer)[1]) > longest  # type: ignore[index]
+    assert int(re.search(r"KEPT_SECONDS = (\d+)", (ROOT / "docker/balancer/route.lua").read_text())[1]) > longest  # type: ignore[index]
     edge = (ROOT / "docker/balancer/edge.cfg").read_text()
-    assert seconds(re.search(r"presetenv EDGE_LONGEST (\S+)", edge)[1]) > LONGEST_JOB  # type: ignore[index]
-    for name, pod in pods():
-        assert pod["terminationGracePeriodSeconds"] > LONGEST_JOB, name
+    assert seconds(re.search(r"presetenv EDGE_LONGEST (\S+)", edge)[1]) > longest  # type: ignore[index]
+    for pod_name, pod in pods():
+        assert pod["terminationGracePeriodSeconds"] > longest, pod_name
 
 
 def test_the_balancers_know_the_servers_by_name() -> None:
@@ -264,8 +274,6 @@ def test_the_balancers_know_the_servers_by_name() -> None:
 
 @pytest.mark.parametrize(("name", "add"), [("cpu", add_arguments), ("gpu", add_shared_arguments)])
 def test_the_servers_arguments_are_ones_that_the_image_knows(tmp_path: Path, name: str, add: Any) -> None:
-    import argparse
-
     objects = with_components(tmp_path, name, "traces")
     (server,) = found(objects, "StatefulSet", "dressform")["spec"]["template"]["spec"]["containers"]
     parser = argparse.ArgumentParser(exit_on_error=False)

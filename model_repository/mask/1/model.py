@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # the repository's root: sta
 import numpy as np
 
 import wire
+from jobs.deadline import spelled
 from jobs.heart import Heart
 from jobs.table import JobTable
 from mask.automatic import AutomaticMasks
@@ -80,5 +81,5 @@ class TritonPythonModel:
 def check_deadline(milliseconds, deadline):
     """Refuse an answer that comes too late to be of use."""
     if deadline is not None and milliseconds > deadline:
-        text = f"the mask took {milliseconds:.0f} ms, and {deadline} ms are allowed"
+        text = f"the mask took {milliseconds:.0f} ms, and {spelled(deadline)} are allowed"
         raise wire.Refusal("DEADLINE", text, deadline_ms=deadline)
