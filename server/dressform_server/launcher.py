@@ -124,7 +124,7 @@ def _until_fault(server: Server, signals: _Signals) -> str:
     pid = server.pid
     if pid is None:
         return ended_by_itself(server)
-    with closing(Watch(server.settings.repository, pid)) as watch:
+    with closing(Watch(server.settings.repository, pid, server.http_address)) as watch:
         while (found := fault(server, watch)) is None:
             _sleep(_LOOK_SECONDS, signals)
     return found

@@ -52,7 +52,7 @@ def command(settings: Settings, ports: Mapping[str, int], triton: Path, segments
     return [str(binary), *common(settings, repository.path, ports), *named, *settings.triton_options]
 
 
-def attend(words: Sequence[str], settings: Settings, http_port: int, segments: Segments, say: Echo) -> int:
+def attend(words: Sequence[str], settings: Settings, http_address: str, segments: Segments, say: Echo) -> int:
     """Run Triton, the command ``words``, until it ends or is to; the exit status. ``say`` gets a sentence of ours.
 
     Raises:
@@ -78,8 +78,8 @@ def attend(words: Sequence[str], settings: Settings, http_port: int, segments: S
         try:
             watch = None
             while triton.poll() is None and not asked:
-                if watch is None and answers_ready(address(settings.host, http_port)):
-                    watch = Watch(settings.repository, triton.pid)
+                if watch is None and answers_ready(http_address):
+                    watch = Watch(settings.repository, triton.pid, http_address)
                 if watch is not None and (wrong := watch.verdict()) is not None:
                     say(wrong)
                     return 1
@@ -116,7 +116,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = Settings(options.repository, **shared_options(options))
         ports = chosen_ports(settings.host, settings.ports)
         segments = Segments()
-        return attend(command(settings, ports, TRITON, segments), settings, ports["http"], segments, say)
+        words = command(settings, ports, TRITON, segments)
+        return attend(words, settings, address(settings.host, ports["http"]), segments, say)
     except (ServerError, OSError) as error:
         say(str(error))
         return 1

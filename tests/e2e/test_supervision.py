@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from dressform import Client, DressformError, Retry, ServerUnavailable
-from e2e.launching import launch, stub_of
+from e2e.launching import gone, launch, stub_of
 
 
 @dataclass
@@ -74,6 +74,20 @@ def test_a_lost_process_costs_seconds(
     lost = [answer for answer in answers if isinstance(answer, DressformError)]
     assert len(lost) < len(answers)
     assert supervised.launched.poll() is None
+
+
+def test_triton_itself_that_hangs_is_started_anew(
+    supervised: Supervised, photo: Image.Image, mask: Image.Image
+) -> None:
+    triton = psutil.Process(supervised.launched.pid).children()[0]
+    stages = triton.children(recursive=True)
+    triton.suspend()  # idle, and its stages beat on
+    wait_for(lambda: "it is started anew" in supervised.shown(), supervised.shown)
+    assert re.search(r"Triton has not answered for \d+ s; it is started anew", supervised.shown())
+    wait_for(lambda: supervised.shown().count("ready: http") == 2, supervised.shown)
+    assert gone([triton, *stages], within=5)
+    with Client(f"grpc://{supervised.address}", timeout=60) as client:
+        assert client.inpaint(photo, mask, "a coat", num_inference_steps=2).info["steps"] == 2
 
 
 def test_a_failure_while_loading_is_one_failure_more(supervised: Supervised) -> None:

@@ -318,7 +318,7 @@ def attended(tmp_path: Path, case: str) -> tuple[subprocess.Popen[str], int]:
     code = "import sys; from pathlib import Path; from dressform_server import native, settings, shared_memory\n"
     code += f"known = settings.Settings(Path({str(repository)!r}), host='127.0.0.1', exit_timeout=30)\n"
     code += f"segments = shared_memory.Segments(Path({str(tmp_path)!r}))\n"
-    code += f"sys.exit(native.attend({words!r}, known, {port}, segments, native._write))"
+    code += f"sys.exit(native.attend({words!r}, known, '127.0.0.1:{port}', segments, native._write))"
     return subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True), port
 
 

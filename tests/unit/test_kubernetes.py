@@ -18,6 +18,7 @@ import yaml
 
 from dressform_server.launcher import add_arguments, add_shared_arguments
 from dressform_server.process import UNLOAD_SECONDS
+from jobs.alive import ANSWER_SECONDS, PATIENCE_ONCE_SECONDS
 from pages.operator import OUT, prometheus_rule
 
 ROOT = Path(__file__).parents[2]
@@ -206,7 +207,12 @@ def test_no_pod_has_more_than_it_needs(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["cpu", "gpu"])
 def test_servers_are_judged_by_their_heartbeat(name: str) -> None:
     (server,) = found(overlay(name), "StatefulSet", "dressform")["spec"]["template"]["spec"]["containers"]
-    assert server["livenessProbe"]["exec"]["command"] == ["python3", "/models/jobs/alive.py"]
+    alive = server["livenessProbe"]
+    (http,) = [port["containerPort"] for port in server["ports"] if port["name"] == "http"]
+    assert alive["exec"]["command"] == ["python3", "/models/jobs/alive.py", "--http", f"127.0.0.1:{http}"]
+    asked = PATIENCE_ONCE_SECONDS + 2 * ANSWER_SECONDS
+    assert alive["timeoutSeconds"] > asked, "what it says must be heard"
+    assert alive["failureThreshold"] > 1, "a busy machine is not a dead one"
     assert (ROOT / "model_repository/jobs/alive.py").is_file()
     for probe in ("startupProbe", "readinessProbe"):
         assert server[probe]["httpGet"]["path"] == "/v2/health/ready"

@@ -36,7 +36,7 @@ class TritonPythonModel:
 
     def execute(self, requests):
         """Each request on its own."""
-        with self.table.unlisted_request():
+        with self.heart.at_call(), self.table.unlisted_request():
             return [self.answered(request) for request in requests]
 
     def answered(self, request):

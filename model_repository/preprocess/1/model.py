@@ -56,7 +56,8 @@ class TritonPythonModel:
 
     def execute(self, requests):
         """Each request on its own: a bad one leaves its neighbours alone."""
-        return [self.answered(request) for request in requests]
+        with self.heart.at_call():
+            return [self.answered(request) for request in requests]
 
     def answered(self, request):
         """The stage's outputs for one request, or its coded error.
