@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import itertools
 import re
 import shutil
@@ -31,44 +32,91 @@ Object = dict[str, Any]
 
 pytestmark = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed (kubernetes-client)")
 
-TEXT = {"type": "string", "minLength": 1}
+TEXT, NUMBER = {"type": "string", "minLength": 1}, {"type": "integer", "minimum": 0}
+
+
+def strict(*required: str, **properties: Object) -> Object:
+    """An object that may have ``properties`` and no other, and must have the ``required`` of them."""
+    return {"type": "object", "additionalProperties": False, "required": [*required], "properties": properties}
+
+
+def some(items: Object) -> Object:
+    return {"type": "array", "minItems": 1, "items": items}
+
+
+TEXTS = {"type": "object", "additionalProperties": TEXT}
+SCALING = strict(
+    "policies",
+    stabilizationWindowSeconds=NUMBER,
+    selectPolicy={"enum": ["Max", "Min", "Disabled"]},
+    policies=some(
+        strict("type", "value", "periodSeconds", type={"enum": ["Pods", "Percent"]}, value=NUMBER, periodSeconds=NUMBER)
+    ),
+)
 SCHEMAS: dict[str, Object] = {
-    "ServiceMonitor": {
-        "required": ["selector", "endpoints"],
-        "properties": {
-            "selector": {"required": ["matchLabels"]},
-            "endpoints": {"minItems": 1, "items": {"required": ["port"], "properties": {"interval": TEXT}}},
-        },
-    },
-    "PrometheusRule": {
-        "required": ["groups"],
-        "properties": {
-            "groups": {
-                "items": {
-                    "required": ["name", "rules"],
-                    "properties": {
-                        "rules": {
-                            "minItems": 1,
-                            "items": {
-                                "required": ["expr"],
-                                "oneOf": [{"required": ["alert"]}, {"required": ["record"]}],
-                                "properties": {"labels": {"additionalProperties": TEXT}},
-                            },
-                        }
-                    },
-                }
-            }
-        },
-    },
-    "ScaledObject": {
-        "required": ["scaleTargetRef", "triggers"],
-        "properties": {
-            "scaleTargetRef": {"required": ["name"]},
-            "triggers": {"items": {"required": ["type", "metadata"]}},
-        },
-    },
+    "ServiceMonitor": strict(
+        "selector",
+        "endpoints",
+        selector=strict("matchLabels", matchLabels=TEXTS),
+        endpoints=some(
+            strict(
+                "port",
+                port=TEXT,
+                interval={"type": "string", "pattern": r"^\d+s$"},
+                scrapeTimeout={"type": "string", "pattern": r"^\d+s$"},
+                relabelings=some(strict("targetLabel", targetLabel=TEXT, replacement=TEXT, sourceLabels=some(TEXT))),
+            )
+        ),
+    ),
+    "PrometheusRule": strict(
+        "groups",
+        groups=some(
+            strict(
+                "name",
+                "rules",
+                name=TEXT,
+                interval=TEXT,
+                rules=some(
+                    {
+                        **strict(
+                            "expr", expr=TEXT, record=TEXT, alert=TEXT, labels=TEXTS, annotations=TEXTS, **{"for": TEXT}
+                        ),
+                        "oneOf": [{"required": ["alert"]}, {"required": ["record"]}],
+                    }
+                ),
+            )
+        ),
+    ),
+    "ScaledObject": strict(
+        "scaleTargetRef",
+        "triggers",
+        scaleTargetRef=strict("name", apiVersion=TEXT, kind=TEXT, name=TEXT),
+        minReplicaCount=NUMBER,
+        maxReplicaCount=NUMBER,
+        pollingInterval=NUMBER,
+        fallback=strict(
+            "failureThreshold",
+            "replicas",
+            failureThreshold=NUMBER,
+            replicas=NUMBER,
+            behavior={"enum": ["static", "currentReplicas", "currentReplicasIfHigher", "currentReplicasIfLower"]},
+        ),
+        triggers=some(
+            strict(
+                "type",
+                "metadata",
+                type={"const": "prometheus"},
+                metricType={"enum": ["AverageValue", "Value", "Utilization"]},
+                metadata=strict("serverAddress", "query", "threshold", serverAddress=TEXT, query=TEXT, threshold=TEXT),
+            )
+        ),
+        advanced=strict(
+            horizontalPodAutoscalerConfig=strict(behavior=strict(scaleUp=SCALING, scaleDown=SCALING)),
+        ),
+    ),
 }
-"""The specs of objects that are not Kubernetes' own, as far as we use them; their operators bring whole schemas."""
+"""The specs of objects that are not Kubernetes' own: of their operators' definitions the fields that we use, and no
+other, so that none is misspelt."""
 
 
 def built(folder: Path) -> list[Object]:
@@ -132,6 +180,30 @@ def test_the_schemas_would_find_a_mistake() -> None:
     wrong = {**servers, "spec": {**servers["spec"], "replicaz": 2}}
     with pytest.raises(kubernetes_validate.ValidationError, match="replicaz"):
         kubernetes_validate.validate(wrong, VERSIONS[-1], strict=True)
+
+
+def named(node: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The path of every object within ``node`` whose names are a schema's, not labels or annotations."""
+    if isinstance(node, list):
+        return [found for number, one in enumerate(node) for found in named(one, (*path, number))]
+    if not isinstance(node, dict) or (path and path[-1] in ("labels", "annotations", "matchLabels")):
+        return []
+    return [path, *(found for name, one in node.items() for found in named(one, (*path, name)))]
+
+
+@pytest.mark.parametrize("kind", SCHEMAS)
+def test_a_field_that_an_operator_does_not_know_is_found_wherever_it_is(tmp_path: Path, kind: str) -> None:
+    objects = with_components(tmp_path, "cpu", "monitoring", "keda")
+    spec = found(objects, kind, "dressform")["spec"]
+    jsonschema.validate(spec, SCHEMAS[kind])
+    for path in named(spec):
+        wrong = copy.deepcopy(spec)
+        place = wrong
+        for step in path:
+            place = place[step]
+        place["misspelt"] = "x"
+        with pytest.raises(jsonschema.ValidationError, match="misspelt"):
+            jsonschema.validate(wrong, SCHEMAS[kind])
 
 
 @pytest.mark.parametrize("base", ["cpu", "gpu"])
