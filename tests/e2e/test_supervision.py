@@ -163,7 +163,6 @@ def flood(supervised: Supervised, photo: Image.Image, mask: Image.Image, seconds
     assert (done + refused) / seconds >= TIMES * capacity, (
         f"{done} done, {refused} refused, {capacity:.2f} can be done a second"
     )
-    print("FLOOD", done, refused, capacity, seconds)
     assert done > 0
     assert psutil.pid_exists(triton)
     assert "started anew" not in supervised.shown()
