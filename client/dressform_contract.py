@@ -187,7 +187,7 @@ _ALL = (
     Parameter("composite", "choice", "How the original is put back outside the mask; none returns the bare picture at the processing size.", "soft", choices=("none", "hard", "soft")),
     Parameter("output_format", "choice", "Encoding of images and mask_used; default png, data_url where the input came as one.", None, choices=OUTPUT_FORMATS),
     Parameter("quality", "integer", "JPEG and WebP quality.", 95, None, 1, 100),
-    Parameter("deadline_ms", "integer", "Milliseconds within which the answer is worth anything; absent: none.", None, None, 1, 86_400_000),
+    Parameter("deadline_ms", "integer", "Milliseconds within which the answer is worth anything; absent: the server's own limit, where it has one.", None, None, 1, 86_400_000),
     Parameter("service_class", "choice", "interactive jobs go before batch jobs.", "interactive", choices=("interactive", "batch")),
     Parameter("preview_every", "integer", "Steps between previews for those who watch; 0 is off.", 0, None, 0, 50),
 )  # fmt: skip
@@ -246,7 +246,7 @@ _ERRORS = (
     ErrorCode("ID_IN_USE", "INVALID_ARGUMENT", 400, False, "A request with this id is in flight; a retry needs a new id."),
     ErrorCode("OVERLOADED", "UNAVAILABLE", 503, True, "The server is full; try again after retry_after_ms.", ("retry_after_ms",)),
     ErrorCode("STOPPING", "UNAVAILABLE", 503, True, "The server finishes what it has and takes nothing new; another one, or the same in a while, will."),
-    ErrorCode("DEADLINE", "CANCELLED", 400, False, "The job could not finish within its deadline and was refused or dropped.", ("deadline_ms",)),
+    ErrorCode("DEADLINE", "CANCELLED", 400, False, "The job could not finish within its deadline, or the server's own limit, and was refused or dropped.", ("deadline_ms",)),
     ErrorCode("CANCELLED", "CANCELLED", 400, False, "The job was cancelled."),
     ErrorCode("NOT_FOUND", "NOT_FOUND", 404, False, "No request with this id is in flight."),
     ErrorCode("ENGINE", "INTERNAL", 500, True, "A graph failed on this job; the reason follows."),

@@ -17,6 +17,7 @@ from denoise.memory import OutOfMemory, SplittingUNet
 from denoise.policy import choose, choose_shape, slack_ns
 from denoise.step_time import StepTime, rows_label
 from dressform_contract import Fault
+from jobs.deadline import spelled
 
 MAX_GATHERS = 3
 """How often in a row jobs are sent round again without a step, to wait for the others."""
@@ -131,13 +132,13 @@ class Engine:
         """Why the job must end now, if it must."""
         if self._window.cancelled(job):
             return Fault("CANCELLED", f"cancelled after {job.step} of {len(job.plan)} steps")
-        allowed = job.options.deadline_ms
         known = self._times.sure(job.shape) and (job.step or self._times.fresh(job.shape, job.rows, now / 1e9))
         slack = slack_ns(job, now, 1e9 * self._times.seconds(job.shape, job.rows) if known else 0.0)
-        if slack is None or slack >= 0:
+        allowed = job.options.deadline_ms
+        if slack is None or slack >= 0 or allowed is None:
             return None
         late = "passed" if (job.options.deadline_ns or 0) < now else "cannot be met any more"
-        text = f"the deadline of {allowed} ms {late} after {job.step} of {len(job.plan)} steps"
+        text = f"the deadline of {spelled(allowed)} {late} after {job.step} of {len(job.plan)} steps"
         return Fault("DEADLINE", text, (("deadline_ms", str(allowed)),))
 
     def _gathering(self, keys: Collection[int]) -> bool:

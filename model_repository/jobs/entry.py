@@ -87,12 +87,16 @@ class Health:
 
 @dataclass(frozen=True)
 class Member:
-    """A process of the server: stage or graph, its id, its start in the kernel's ticks, last beat (monotonic, ns)."""
+    """A process of the server: stage or graph, its id, its start in the kernel's ticks, last beat (monotonic, ns).
+
+    ``call_ns`` is when the call of Triton's that it is at began; 0: it is at none.
+    """
 
     name: str
     pid: int
     started: int
     beat_ns: int
+    call_ns: int
 
 
 def lease_ms(step_ms: float) -> int:

@@ -67,6 +67,11 @@ class Account:
             setattr(self, name, {**self.marks, **news["marks"]} if name == "marks" else news[name])
 
     @property
+    def short_id(self) -> str:
+        """What logs and traces tell of it, as the list of jobs does: an id is what watching and cancelling ask for."""
+        return self.id[:8]
+
+    @property
     def seconds(self) -> float:
         """From its arrival to its end."""
         return (self.marks["ended"] - self.marks["started"]) / 1e9

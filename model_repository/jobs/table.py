@@ -53,13 +53,14 @@ _HEALTH = struct.Struct("@qqqdqd")  # 0, time written, work, step time, jobs, le
 _OWNER = struct.Struct("@q16s8s8sqq")
 _PROGRESS = struct.Struct("@qqqqqqqq")  # generation, time written, time it expires, step, total, position, eta, state
 _PREVIEW = struct.Struct("@qqq")  # generation, time written, length; the picture follows the checksum
-_MEMBER = struct.Struct("@24sqqq")  # name, process id, when the process started (kernel's ticks), last beat
+_MEMBER = struct.Struct("@24sqqqq")  # name, process id, its start (kernel's ticks), last beat, begin of its call
+_PID, _BEAT, _CALL = 24, 40, 48
 _ROLL_AT, _MEMBERS = 256, 32
 _HEADER, _HEALTH_AT, _SLOT, _PREVIEW_SLOT = _ROLL_AT + _MEMBERS * _MEMBER.size, 64, 256, 2**15
 _MARK = _OWNER.size + CHECKSUM.size
 _PROGRESS_AT = _MARK + 8
 _MAGIC_WORD, _CURSOR_WORD, _CLAIMS_WORD, _STOPPING_WORD, _BUSY_WORD, _UNLISTED_WORD = 0, 1, 2, 3, 4, 5
-_MAGIC = int.from_bytes(b"DRESSJ02", "little")
+_MAGIC = int.from_bytes(b"DRESSJ03", "little")
 _ANONYMOUS = bytes(16)
 
 
@@ -295,26 +296,30 @@ class JobTable:
         with self._file.turn():
             for number in range(_MEMBERS):
                 at = _ROLL_AT + number * _MEMBER.size
-                if not self._words[(at + 24) >> 3]:
+                if not self._words[(at + _PID) >> 3]:
                     pid = os.getpid()
-                    member = _MEMBER.pack(name.encode()[:24], pid, started(pid) or 0, self._clock())
+                    member = _MEMBER.pack(name.encode()[:24], pid, started(pid) or 0, self._clock(), 0)
                     self._memory[at : at + _MEMBER.size] = member
                     return number
         raise OSError(f"the roll of {self._file.path} is full")
 
     def beat_of(self, number: int) -> None:
         """The process at place ``number`` lives."""
-        self._words[(_ROLL_AT + (number + 1) * _MEMBER.size - 8) >> 3] = self._clock()
+        self._words[(_ROLL_AT + number * _MEMBER.size + _BEAT) >> 3] = self._clock()
+
+    def calling(self, number: int, begun: bool) -> None:
+        """The process at place ``number`` has begun a call of Triton's (a batch of requests), or ended it."""
+        self._words[(_ROLL_AT + number * _MEMBER.size + _CALL) >> 3] = self._clock() if begun else 0
 
     def leave(self, number: int) -> None:
         """The process at place ``number`` ends as it should."""
-        self._words[(_ROLL_AT + number * _MEMBER.size + 24) >> 3] = 0
+        self._words[(_ROLL_AT + number * _MEMBER.size + _PID) >> 3] = 0
 
     def roll(self) -> Sequence[Member]:
         """The processes of the server."""
         places = (_ROLL_AT + number * _MEMBER.size for number in range(_MEMBERS))
         members = [_MEMBER.unpack_from(self._memory, at) for at in places]
-        return [Member(_text(name), pid, ticks, beat) for name, pid, ticks, beat in members if pid]
+        return [Member(_text(name), pid, *marks) for name, pid, *marks in members if pid]
 
     def lease(self) -> int:
         """The lease that fits this server, in ms."""

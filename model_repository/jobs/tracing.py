@@ -79,7 +79,7 @@ class Tracer:
 
 def _request(account: Account) -> dict[str, str]:
     known = {
-        "request_id": account.id,
+        "request_id": account.short_id,
         "category": account.category,
         "size": account.size,
         "client": account.client,

@@ -93,10 +93,10 @@ def facts(account: Account) -> dict[str, Any]:
 def log_line(account: Account) -> str:
     """What the server's log says of it, as ``name=value`` (logfmt).
 
-    Of the id no more than the list of jobs shows, for ids are capabilities; and no sign that could end the value.
+    Of the id no sign that could end the value.
     """
     known = {
-        "id": re.sub(r"[^\w.-]", "?", account.id[:8], flags=re.ASCII),
+        "id": re.sub(r"[^\w.-]", "?", account.short_id, flags=re.ASCII),
         "task": account.task,
         "client": account.client,
         "outcome": account.outcome,

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from denoise.schedule import ScheduleError, SchedulerConfig
 from denoise.solvers import make_plan
 from dressform_contract import MAX_SEED, ContractError, Task, validated_parameters
+from jobs.deadline import allowed_ms
 from preprocess import masks
 from preprocess.errors import RequestError, UnsupportedError
 from preprocess.pictures import Picture, decode, decode_mask, decoded
@@ -206,15 +207,16 @@ def resolved(parameters: Mapping[str, object], task: Task, export: Export) -> di
 
 
 def validated(parameters: Mapping[str, object], task: Task) -> dict[str, Any]:
-    """All options of a request by the contract alone.
+    """All options of a request by the contract alone; its deadline is the server's where that is earlier.
 
     Raises:
         RequestError: for an unknown name, a wrong type or a value that is not allowed.
     """
     try:
-        return dict(validated_parameters(parameters, task))
+        options: dict[str, Any] = dict(validated_parameters(parameters, task))
     except ContractError as error:
         raise RequestError(str(error)) from error
+    return options | {"deadline_ms": allowed_ms(options["deadline_ms"])}
 
 
 def unet_calls(options: Mapping[str, Any], export: Export) -> int:

@@ -16,6 +16,8 @@ FORWARDED = f"(?i)^({'|'.join(FORWARDED_HEADERS)})$"
 def variables(settings: Settings) -> dict[str, str]:
     """The environment variables by which the stages know ``settings``."""
     known = {"DRESSFORM_AUDIT_LOG_MEGABYTES": str(settings.audit_log_megabytes)}
+    if settings.longest_request is not None:
+        known["DRESSFORM_LONGEST_REQUEST"] = str(settings.longest_request)
     if settings.audit_log is not None:
         known["DRESSFORM_AUDIT_LOG"] = str(settings.audit_log.absolute())
     if settings.otlp_endpoint is not None:

@@ -44,12 +44,18 @@ def add_shared_arguments(parser: argparse.ArgumentParser) -> None:
         "--exit-timeout", type=int, default=30, metavar="S", help="seconds for requests in flight at a stop (30)"
     )
     parser.add_argument(
+        "--longest-request", type=int, metavar="S", help="refuse or drop what takes more than S seconds (default: none)"
+    )
+    parser.add_argument(
         "--admin-key-file", type=Path, metavar="F", help="key for Triton's administration (default: refused to all)"
     )
     parser.add_argument("--tls-certificate", type=Path, metavar="F", help="encrypt gRPC: the certificate, PEM")
     parser.add_argument("--tls-key", type=Path, metavar="F", help="the certificate's key")
     parser.add_argument(
         "--tls-client-ca", type=Path, metavar="F", help="take only gRPC clients with a certificate that F signed"
+    )
+    parser.add_argument(
+        "--log-format", choices=list(FORMATS), default="text", help="json: an object on each line (default: text)"
     )
     parser.add_argument("--triton-option", action="append", default=[], metavar="OPT", help="passed on to Triton")
 
@@ -60,7 +66,7 @@ def shared_options(arguments: argparse.Namespace) -> dict[str, Any]:
     Raises:
         SettingsError: if a file of a key cannot be used.
     """
-    own = ("http_port", "grpc_port", "metrics_port", "host", "engine", "exit_timeout")
+    own = ("http_port", "grpc_port", "metrics_port", "host", "engine", "exit_timeout", "longest_request", "log_format")
     told = ("audit_log", "audit_log_megabytes", "otlp_endpoint", "trace_ratio")
     tls = ("tls_certificate", "tls_key", "tls_client_ca")
     return {name: getattr(arguments, name) for name in own + told + tls} | {
@@ -81,9 +87,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--ready-timeout", type=float, metavar="S", help="give up when not ready after S seconds")
     parser.add_argument("--onnx-threads", type=int, metavar="N", help="threads of one graph (every usable core)")
-    parser.add_argument(
-        "--log-format", choices=list(FORMATS), default="text", help="json: an object on each line (default: text)"
-    )
     parser.add_argument("--verbose", action="store_true", help="show Triton's whole log, not its warnings alone")
 
 
@@ -96,7 +99,6 @@ def run(arguments: argparse.Namespace) -> int:
             log=arguments.log_file.resolve() if arguments.log_file is not None else None,
             onnx_threads=arguments.onnx_threads,
             **shared_options(arguments),
-            log_format=arguments.log_format,
             echo=voice.write,
             verbose=arguments.verbose,
         )
@@ -122,7 +124,7 @@ def _until_fault(server: Server, signals: _Signals) -> str:
     pid = server.pid
     if pid is None:
         return ended_by_itself(server)
-    with closing(Watch(server.settings.repository, pid)) as watch:
+    with closing(Watch(server.settings.repository, pid, server.http_address)) as watch:
         while (found := fault(server, watch)) is None:
             _sleep(_LOOK_SECONDS, signals)
     return found

@@ -21,11 +21,14 @@ from dressform_server.drain import drain
 from dressform_server.errors import InstallationError, ServerError
 from dressform_server.flags import common, variables
 from dressform_server.health import address, answers_ready
+from dressform_server.journal import Echo, Journal
 from dressform_server.launcher import add_shared_arguments, shared_options
+from dressform_server.lines import FORMATS, OURS
 from dressform_server.ports import chosen_ports
 from dressform_server.process import UNLOAD_SECONDS
 from dressform_server.repository import Repository
 from dressform_server.settings import Settings
+from dressform_server.shared_memory import Segments
 from dressform_server.supervision import Watch
 
 TRITON = Path("/opt/tritonserver")
@@ -33,7 +36,7 @@ TRITON = Path("/opt/tritonserver")
 _LOOK_SECONDS = 0.2
 
 
-def command(settings: Settings, ports: Mapping[str, int], triton: Path) -> list[str]:
+def command(settings: Settings, ports: Mapping[str, int], triton: Path, segments: Segments) -> list[str]:
     """The program and its arguments.
 
     Raises:
@@ -45,11 +48,12 @@ def command(settings: Settings, ports: Mapping[str, int], triton: Path) -> list[
     repository = Repository.read(settings.repository)
     backends = frozenset(folder.name for folder in (triton / "backends").iterdir())
     repository.backend(settings.engine, backends, "Export for another engine (dressform-export --engine).")
-    return [str(binary), *common(settings, repository.path, ports), *settings.triton_options]
+    named = segments.options(["python"])
+    return [str(binary), *common(settings, repository.path, ports), *named, *settings.triton_options]
 
 
-def attend(words: Sequence[str], settings: Settings, http_port: int) -> int:
-    """Run Triton, the command ``words``, until it ends or is to; the exit status.
+def attend(words: Sequence[str], settings: Settings, http_address: str, segments: Segments, say: Echo) -> int:
+    """Run Triton, the command ``words``, until it ends or is to; the exit status. ``say`` gets a sentence of ours.
 
     Raises:
         OSError: if it cannot be run.
@@ -57,14 +61,27 @@ def attend(words: Sequence[str], settings: Settings, http_port: int) -> int:
     asked: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda came, _: asked.append(came))
-    with subprocess.Popen(words, env=os.environ | variables(settings), start_new_session=True) as triton:
+    journal = Journal(None, _write, verbose=True, shape=FORMATS[settings.log_format])
+    triton = subprocess.Popen(
+        words,
+        env=os.environ | variables(settings),
+        start_new_session=True,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    )
+    with triton:
+        assert triton.stdout is not None
+        journal.follow(triton.stdout)
         try:
             watch = None
             while triton.poll() is None and not asked:
-                if watch is None and answers_ready(address(settings.host, http_port)):
-                    watch = Watch(settings.repository, triton.pid)
+                if watch is None and answers_ready(http_address):
+                    watch = Watch(settings.repository, triton.pid, http_address)
                 if watch is not None and (wrong := watch.verdict()) is not None:
-                    print(f"dressform: {wrong}", file=sys.stderr)
+                    say(wrong)
                     return 1
                 time.sleep(_LOOK_SECONDS)
             if triton.returncode is not None:
@@ -73,7 +90,7 @@ def attend(words: Sequence[str], settings: Settings, http_port: int) -> int:
             if watch is not None:
                 watch.close()
                 for line in drain(settings.repository, triton.pid, settings.exit_timeout):
-                    print(line, file=sys.stderr)
+                    say(line)
             triton.terminate()
             with suppress(subprocess.TimeoutExpired):
                 triton.wait(max(0.0, deadline - time.monotonic()) + UNLOAD_SECONDS)
@@ -81,6 +98,8 @@ def attend(words: Sequence[str], settings: Settings, http_port: int) -> int:
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(triton.pid, signal.SIGKILL)
+            journal.finish()
+            segments.clear(triton.pid)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -88,13 +107,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python3 -m dressform_server.native", description=__doc__)
     add_shared_arguments(parser)
     options = parser.parse_args(arguments)
+    shape = FORMATS[options.log_format]
+
+    def say(sentence: str) -> None:
+        _write(shape(f"dressform: {sentence}", OURS))
+
     try:
         settings = Settings(options.repository, **shared_options(options))
         ports = chosen_ports(settings.host, settings.ports)
-        return attend(command(settings, ports, TRITON), settings, ports["http"])
+        segments = Segments()
+        words = command(settings, ports, TRITON, segments)
+        return attend(words, settings, address(settings.host, ports["http"]), segments, say)
     except (ServerError, OSError) as error:
-        print(f"dressform: {error}", file=sys.stderr)
+        say(str(error))
         return 1
+
+
+def _write(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

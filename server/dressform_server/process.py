@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
-import secrets
 import shutil
 import signal
 import subprocess
@@ -22,10 +20,9 @@ from dressform_server.installation import Installation, backends
 from dressform_server.journal import Journal
 from dressform_server.repository import Repository
 from dressform_server.settings import Settings, usable_cores
+from dressform_server.shared_memory import Segments
 
 _LEASH = Path(__file__).parent / "leash.py"
-_SHARED_MEMORY = Path("/dev/shm")
-_OWNER = re.compile(r"dressform_(?P<pid>\d+)_(?P<started>\d+)_")
 _NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 UNLOAD_SECONDS = 15.0  # beyond the drain, for Triton to unload its models
 _LAST_BREATH_SECONDS = 2.0
@@ -57,8 +54,7 @@ class TritonProcess:
         self._settings = settings
         self._installation = installation
         self._ports = ports
-        clear_left_over()
-        self._shared_memory_prefix = f"dressform_{os.getpid()}_{_started(os.getpid())}_{secrets.token_hex(4)}_"
+        self._segments = Segments()
         self._child: subprocess.Popen[str] | None = None
         self._failure: OSError | None = None
         self._reaping = threading.RLock()  # re-entered where a signal handler kills in mid-stop
@@ -113,21 +109,10 @@ class TritonProcess:
         except OSError as error:
             self._failure = error
         finally:
-            self._clear_shared_memory()
+            self._segments.clear(self._child.pid if self._child is not None else None)
             self.journal.finish()
             self._ended.set()
             self._started.set()
-
-    def _clear_shared_memory(self) -> None:
-        """Remove Triton's segments, and what stages that were killed have shared (files that carry Triton's id)."""
-        for segment in _SHARED_MEMORY.glob(f"{self._shared_memory_prefix}*"):
-            segment.unlink(missing_ok=True)
-        if self._child is not None:
-            for shared in _SHARED_MEMORY.glob(f"dressform-{self._child.pid}-*"):
-                if shared.is_dir():
-                    shutil.rmtree(shared, ignore_errors=True)
-                else:
-                    shared.unlink(missing_ok=True)
 
     def _spawn(self, folder: Path) -> subprocess.Popen[str]:
         self._installation.fill(folder)
@@ -153,9 +138,8 @@ class TritonProcess:
             *common(settings, self.repository.path, self._ports),
             f"--backend-directory={backend_directory}",
             f"--cache-directory={self._installation.caches}",
+            *self._segments.options(["python", *sorted(backends())]),
         ]
-        for backend in ("python", *sorted(backends())):
-            command.append(f"--backend-config={backend},shm-region-prefix-name={self._shared_memory_prefix}")
         if not _NVIDIA_DRIVER.exists():
             command += ["--allow-gpu-metrics=false", "--pinned-memory-pool-byte-size=0"]
         return [*command, *settings.triton_options]
@@ -165,25 +149,6 @@ class TritonProcess:
         with self._reaping, suppress(ProcessLookupError):
             if self._child is not None and self._child.returncode is None:
                 os.killpg(self._child.pid, number)
-
-
-def clear_left_over(folder: Path = _SHARED_MEMORY) -> None:
-    """Remove the segments of launchers that were killed: theirs alone, by process id and start time.
-
-    In a container every launcher may have the same id, and the folder may outlive it.
-    """
-    for segment in folder.glob("dressform_*"):
-        owner = _OWNER.match(segment.name)
-        if owner is not None and _started(int(owner["pid"])) != int(owner["started"]):
-            segment.unlink(missing_ok=True)
-
-
-def _started(pid: int) -> int | None:
-    """When the process started, in the kernel's ticks; None: there is none with this id."""
-    try:
-        return int(Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()[19])
-    except OSError:
-        return None
 
 
 @contextmanager

@@ -66,9 +66,14 @@ class Server:
         self.stop()
 
     @property
+    def http_address(self) -> str:
+        """Host and port of the HTTP endpoint."""
+        return self._address("http")
+
+    @property
     def http_url(self) -> str:
         """Address of the HTTP endpoint."""
-        return f"http://{self._address('http')}"
+        return f"http://{self.http_address}"
 
     @property
     def grpc_url(self) -> str:
@@ -189,4 +194,4 @@ class Server:
         return address(self.settings.host, self._ports[name])
 
     def _answers_ready(self) -> bool:
-        return answers_ready(self._address("http")) and self.pid is not None
+        return answers_ready(self.http_address) and self.pid is not None

@@ -28,9 +28,10 @@ class Settings:
     is the address of an OpenTelemetry receiver (OTLP over HTTP), such as http://127.0.0.1:4318; None: no traces.
     ``trace_ratio`` is the share of requests, 0 to 1, that are traced where the caller does not say.
     ``engine`` is one that the repository was exported for; None is the first of them. ``exit_timeout`` is how many
-    seconds requests in flight get to finish at a stop. ``onnx_threads`` is the number of threads of one call of a
-    graph, whatever the engine; None is every usable core. ``tls_certificate`` and ``tls_key`` (PEM files)
-    encrypt gRPC; with ``tls_client_ca`` clients must show a certificate that one of its authorities signed.
+    seconds requests in flight get to finish at a stop. ``longest_request`` is how many seconds any request may take:
+    one that cannot make it is refused or dropped; None: as long as it takes. ``onnx_threads`` is the number of threads
+    of one call of a graph, whatever the engine; None is every usable core. ``tls_certificate`` and ``tls_key`` (PEM
+    files) encrypt gRPC; with ``tls_client_ca`` clients must show a certificate that one of its authorities signed.
     ``log_format`` is text or json (see `lines`). ``admin_key`` opens the administration of the server (see
     `access`); None refuses it to everybody. ``triton_options`` go to Triton's command line as they are.
     """
@@ -47,6 +48,7 @@ class Settings:
     trace_ratio: float = 1.0
     engine: str | None = None
     exit_timeout: int = 30
+    longest_request: int | None = None
     onnx_threads: int | None = None
     tls_certificate: Path | None = None
     tls_key: Path | None = None
@@ -65,6 +67,8 @@ class Settings:
             raise SettingsError(f"the three ports must differ, not be {', '.join(map(str, self.ports.values()))}")
         if self.exit_timeout < 0:
             raise SettingsError(f"exit timeout must be at least 0 seconds, not {self.exit_timeout}")
+        if self.longest_request is not None and self.longest_request < 1:
+            raise SettingsError(f"longest request must be at least 1 second, not {self.longest_request}")
         if self.onnx_threads is not None and self.onnx_threads < 1:
             raise SettingsError(f"ONNX threads must be at least 1, not {self.onnx_threads}")
         if self.audit_log is not None and not self.audit_log.absolute().parent.is_dir():

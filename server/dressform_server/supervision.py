@@ -20,10 +20,13 @@ _ALIVE, _ILL, _SAYS = 0, 1, "alive: "
 class Watch:
     """Looks after one run of a server, in a process of its own that ends with the server, or with this."""
 
-    def __init__(self, repository: Path, server: int) -> None:
-        """Watch the Triton with process id ``server``; a repository of other models is not watched."""
+    def __init__(self, repository: Path, server: int, http_address: str) -> None:
+        """Watch the Triton with process id ``server`` that answers at ``http_address``.
+
+        A repository of other models is not watched.
+        """
         script = (repository / "jobs" / "alive.py").absolute()
-        command = [sys.executable, "-I", str(script), "--server", str(server), "--watch"]
+        command = [sys.executable, "-I", str(script), "--server", str(server), "--http", http_address, "--watch"]
         self._process: subprocess.Popen[str] | None = None
         if script.is_file():
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)

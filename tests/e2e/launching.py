@@ -28,15 +28,15 @@ def launch(repository: Path, *arguments: str, log: Path | None = None) -> subpro
 
 
 def launched_ready(
-    repository: Path, capfd: pytest.CaptureFixture[str], *arguments: str
+    repository: Path, capfd: pytest.CaptureFixture[str], *arguments: str, protocol: str = "grpc"
 ) -> tuple[subprocess.Popen[bytes], str]:
-    """A launched server that is ready, and the address of its gRPC endpoint."""
+    """A launched server that is ready, and the address of its endpoint of ``protocol`` (grpc or http)."""
     launched = launch(repository, *arguments)
     shown = ""
     deadline = time.monotonic() + 40
     while time.monotonic() < deadline and launched.poll() is None:
         shown += capfd.readouterr().err
-        if match := re.search(r"ready: .* grpc://(\S+)", shown):
+        if match := re.search(rf"ready: .*?\b{protocol}://(\S+)", shown):
             return launched, match[1]
         time.sleep(0.05)
     launched.kill()

@@ -33,7 +33,8 @@ from dressform import (
     ServerUnavailable,
 )
 from dressform_server import Server
-from e2e.conftest import differences, run_in_python
+from e2e.conftest import differences
+from e2e.held_parser import with_held_parser
 from e2e.window import Window
 from figures import laid_flat, painted, person
 from mask.agnostic import agnostic_mask
@@ -246,33 +247,6 @@ def test_batch_mates_do_not_matter(dresser: Client, skirt: Image.Image) -> None:
 
 # --- a parser that takes its time --------------------------------------------------------------------------------
 
-SLOW = '''
-import time
-from pathlib import Path
-
-import onnxruntime
-import triton_python_backend_utils as pb_utils
-
-
-class TritonPythonModel:
-    """The exported parser, which does not answer while a file is there."""
-
-    def initialize(self, args):
-        self.session = onnxruntime.InferenceSession(str(Path(__file__).with_name("model.onnx")))
-
-    def execute(self, requests):
-        while Path(HELD).exists():
-            time.sleep(0.01)
-        return [self.answer(request) for request in requests]
-
-    def answer(self, request):
-        canvases = pb_utils.get_input_tensor_by_name(request, "canvases").as_numpy()
-        if (canvases == 7).all():
-            return pb_utils.InferenceResponse(error=pb_utils.TritonError("this picture is poisoned"))
-        labels = self.session.run(None, {"canvases": canvases})[0]
-        return pb_utils.InferenceResponse([pb_utils.Tensor("labels", labels)])
-'''
-
 
 @pytest.fixture(scope="module")
 def held_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -282,13 +256,7 @@ def held_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def slow(held_file: Path, colour_parser_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    import shutil
-
-    repository = tmp_path_factory.mktemp("slow") / "repository"
-    shutil.copytree(colour_parser_repository, repository)
-    config = repository / "parser" / "config.pbtxt"
-    run_in_python(config)
-    (repository / "parser" / "1" / "model.py").write_text(SLOW.replace("HELD", repr(str(held_file))))
+    repository = with_held_parser(colour_parser_repository, tmp_path_factory.mktemp("slow") / "repository", held_file)
     log = tmp_path_factory.mktemp("triton") / "slow.log"
     with Server(repository, http_port=0, grpc_port=0, metrics_port=0, log=log) as running:
         running.wait_ready(120)

@@ -22,6 +22,8 @@ from dressform_server.container import IMAGE
 from dressform_server.health import answers_ready
 from dressform_server.native import command, main
 from dressform_server.ports import chosen_ports
+from dressform_server.process import UNLOAD_SECONDS
+from dressform_server.shared_memory import FOLDER, Segments
 
 ROOT = Path(__file__).parents[2]
 DOCKER = ROOT / "docker"
@@ -118,8 +120,11 @@ def test_lasting_services_have_a_health_check(name: str) -> None:
 @pytest.mark.parametrize("name", ["cpu", "gpu"])
 def test_a_stop_leaves_time_to_finish(name: str) -> None:
     service = SERVICES[name]
-    timeout = int(service["command"][service["command"].index("--exit-timeout") + 1])
-    assert int(service["stop_grace_period"].removesuffix("s")) > timeout + 15
+    parser = argparse.ArgumentParser(exit_on_error=False)
+    launcher.add_shared_arguments(parser)
+    known, _ = parser.parse_known_args(["/models", *service["command"]])
+    assert known.longest_request < known.exit_timeout
+    assert int(service["stop_grace_period"].removesuffix("s")) > known.exit_timeout + UNLOAD_SECONDS
     assert service["shm_size"].startswith("${DRESSFORM_SHM:-")
 
 
@@ -202,7 +207,9 @@ def repository(tmp_path: Path) -> Path:
 
 
 def test_the_native_server_is_as_strict_as_the_embedded(triton: Path, repository: Path) -> None:
-    words = command(Settings(repository, host="127.0.0.1", engine="cuda", exit_timeout=120), PORTS, triton)
+    words = command(
+        Settings(repository, host="127.0.0.1", engine="cuda", exit_timeout=120), PORTS, triton, Segments(triton)
+    )
     assert words[0] == str(triton / "bin" / "tritonserver")
     assert {
         f"--model-repository={repository}",
@@ -220,25 +227,66 @@ def test_the_native_server_says_what_it_cannot_serve(
     triton: Path, repository: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(RepositoryError, match="'openvino' needs Triton's backend openvino"):
-        command(Settings(repository, engine="openvino"), PORTS, triton)
+        command(Settings(repository, engine="openvino"), PORTS, triton, Segments(triton))
     with pytest.raises(InstallationError, match=r"missing: this is for NVIDIA's container; elsewhere: dressform serve"):
-        command(Settings(repository), PORTS, triton / "nowhere")
+        command(Settings(repository), PORTS, triton / "nowhere", Segments(triton))
     assert main([str(repository / "nowhere")]) == 1
     assert capsys.readouterr().err.startswith("dressform: ")
 
 
-def test_the_native_server_runs_triton(triton: Path, repository: Path) -> None:
+def native_run(triton: Path, repository: Path, *words: str) -> list[str]:
+    """The lines of the native server around ``triton``, whose program ends at once."""
     code = f"from pathlib import Path; from dressform_server import native; native.TRITON = Path({str(triton)!r})\n"
-    words = ["--engine", "cuda", "--triton-option=--log-verbose=1"]
-    words += [f"--{name}-port=0" for name in ("http", "grpc", "metrics")]
-    became = subprocess.run(
-        [sys.executable, "-c", code + "import sys; sys.exit(native.main())", repository, *words],
+    free = [f"--{name}-port=0" for name in ("http", "grpc", "metrics")]
+    return subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            code + "import sys; sys.exit(native.main())",
+            repository,
+            "--engine=cuda",
+            *free,
+            *words,
+        ],
         capture_output=True,
         text=True,
         check=True,
-    ).stdout.splitlines()
+    ).stderr.splitlines()
+
+
+def test_the_native_server_runs_triton(triton: Path, repository: Path) -> None:
+    became = native_run(triton, repository, "--triton-option=--log-verbose=1")
     assert "--model-config-name=cuda" in became
     assert became[-1] == "--log-verbose=1"
+
+
+def test_the_native_server_logs_as_the_embedded_does(triton: Path, repository: Path) -> None:
+    (triton / "bin" / "tritonserver").write_text(
+        "#!/bin/sh\n"
+        'echo "plain"\n'
+        r"""echo 'I1122 19:00:30.785731 5976 model.py:1] "request id=eb2ee5ab task=inpaint outcome=done ms=26.4"' >&2"""
+    )
+    plain, request = [json.loads(line) for line in native_run(triton, repository, "--log-format", "json")]
+    assert (plain["message"], plain["source"]) == ("plain", "triton")
+    assert request["message"] == "request"
+    assert (request["id"], request["outcome"]) == ("eb2ee5ab", "done")
+
+
+def test_the_native_server_leaves_no_shared_memory_of_its_own_or_its_predecessors(
+    triton: Path, repository: Path
+) -> None:
+    left = FOLDER / "dressform_4194305_12_test_shm"  # of an id that no process has
+    left.touch()
+    (triton / "bin" / "tritonserver").write_text(
+        "#!/bin/sh\n"
+        'for word; do case "$word" in *,shm-region-prefix-name=*)\n'
+        '    name="/dev/shm/${word#*name=}segment"; touch "$name" && echo "$name";;\n'
+        "esac; done\n"
+    )
+    (named,) = native_run(triton, repository)
+    assert re.fullmatch(r"/dev/shm/dressform_\d+_\d+_\w+_segment", named)
+    assert not Path(named).exists()
+    assert not left.exists()
 
 
 STAND_IN = """
@@ -273,16 +321,17 @@ def attended(tmp_path: Path, case: str) -> tuple[subprocess.Popen[str], int]:
     shutil.copy(ROOT / "client" / "dressform_contract.py", repository)
     port = chosen_ports("127.0.0.1", {"http": 0})["http"]
     words = [sys.executable, "-c", STAND_IN, str(repository), str(port), case]
-    code = "import sys; from pathlib import Path; from dressform_server import native, settings\n"
+    code = "import sys; from pathlib import Path; from dressform_server import native, settings, shared_memory\n"
     code += f"known = settings.Settings(Path({str(repository)!r}), host='127.0.0.1', exit_timeout=30)\n"
-    code += f"sys.exit(native.attend({words!r}, known, {port}))"
+    code += f"segments = shared_memory.Segments(Path({str(tmp_path)!r}))\n"
+    code += f"sys.exit(native.attend({words!r}, known, '127.0.0.1:{port}', segments, native._write))"
     return subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True), port
 
 
 def test_the_native_server_ends_where_a_stage_is_dead(tmp_path: Path) -> None:
     native, _ = attended(tmp_path, "dead")
     _, said = native.communicate(timeout=60)
-    assert (native.returncode, said) == (1, "dressform: the process of unet is dead\n")
+    assert (native.returncode, said) == (1, "the process of unet is dead\n")
 
 
 def test_the_native_server_finishes_what_is_in_flight(tmp_path: Path) -> None:

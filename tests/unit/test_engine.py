@@ -189,6 +189,14 @@ def test_the_first_call_of_a_shape_ends_no_job() -> None:
     assert bench.outcomes() == {1: "finished"}
 
 
+def test_a_job_dropped_for_the_servers_own_limit_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DRESSFORM_LONGEST_REQUEST", "1")
+    bench = Bench()
+    bench.admit(make_job(seed=1, num_inference_steps=40, deadline_ms=1000))
+    bench.run()
+    assert "1000 ms (the server's own limit for any request) cannot be met" in str(bench.ended[1])
+
+
 def test_deadlines_end_jobs_as_soon_as_they_are_hopeless() -> None:
     bench = Bench()  # a step takes 100 ms
     bench.admit(make_job(seed=1, num_inference_steps=4, deadline_ms=450))
@@ -199,6 +207,7 @@ def test_deadlines_end_jobs_as_soon_as_they_are_hopeless() -> None:
     assert isinstance(fault, Fault)
     assert dict(fault.fields) == {"deadline_ms": "1000"}
     assert "cannot be met" in fault.sentence
+    assert "server's own" not in fault.sentence
     assert bench.unet.calls == [4, 4, 4, 2], "the hopeless job must not go on once its time is known"
 
 

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 
 from dressform_server.supervision import MAX_FAILURES, STEADY_SECONDS, Patience
-from jobs.heart import SILENT_SECONDS, STUCK_SECONDS, STUCK_STEPS, UNMEASURED_SECONDS, Heart, ill
+from jobs.alive import ANSWER_SECONDS, MISSES, Triton, answers
+from jobs.heart import CALL_SECONDS, SILENT_SECONDS, STUCK_SECONDS, STUCK_STEPS, UNMEASURED_SECONDS, Heart, ill
 from jobs.table import JobTable
 
 SECOND = 1_000_000_000
@@ -88,6 +93,69 @@ def test_a_slow_step_is_not_a_hanging_one(table: JobTable, clock: Clock, step_ms
     assert ill(table, clock.now + int(allowed * SECOND)) is None
     table.beat(0, step_ms, 0)  # idle
     assert ill(table, clock.now + int(100 * allowed * SECOND)) is None
+
+
+def test_a_call_that_does_not_end_is_noticed_though_the_process_beats(table: JobTable, clock: Clock) -> None:
+    place = table.enrol("postprocess")
+    table.calling(place, True)
+    clock.now += int(CALL_SECONDS * SECOND)
+    table.beat_of(place)
+    assert ill(table, clock.now) is None
+    assert ill(table, clock.now + SECOND) == "postprocess has been at one call for 121 s"
+    table.calling(place, False)
+    assert ill(table, clock.now + SECOND) is None
+
+
+def test_a_stage_is_at_a_call_until_it_ends_however_it_ends(table: JobTable, clock: Clock) -> None:
+    heart = Heart(table, "postprocess")
+    with suppress(ZeroDivisionError), heart.at_call():
+        assert table.roll()[0].call_ns == clock.now
+        raise ZeroDivisionError
+    assert table.roll()[0].call_ns == 0
+    heart.close()
+
+
+def test_triton_must_miss_several_times_and_for_long() -> None:
+    now, says = 0.0, True
+    triton = Triton(lambda: says, 15.0, lambda: now)
+    assert triton.ill() is None
+    says, now = False, 100.0  # the machine was asleep: one miss is none
+    assert [triton.ill() for _ in range(MISSES - 1)] == [None] * (MISSES - 1)
+    assert triton.ill() == "Triton has not answered for 100 s"
+    says = True
+    assert triton.ill() is None
+    says, now = False, 114.0
+    assert [triton.ill() for _ in range(10)] == [None] * 10, "not for long"
+    now = 116.0
+    assert triton.ill() == "Triton has not answered for 16 s"
+
+
+@pytest.mark.parametrize(("status", "lives"), [(200, True), (400, False)])
+def test_triton_lives_if_it_says_so(status: int, lives: bool) -> None:
+    asked = []
+
+    class Live(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(status)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Live) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        assert answers(f"127.0.0.1:{server.server_port}") is lives
+    assert asked == ["/v2/health/live"]
+
+
+def test_who_hears_and_says_nothing_does_not_live() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as deaf:  # as the kernel does for a stopped process
+        began = time.monotonic()
+        assert not answers(f"127.0.0.1:{deaf.getsockname()[1]}")
+        assert time.monotonic() - began >= ANSWER_SECONDS
+        address = f"127.0.0.1:{deaf.getsockname()[1]}"
+    assert not answers(address), "nobody is there"
 
 
 def test_the_roll_has_an_end(table: JobTable) -> None:

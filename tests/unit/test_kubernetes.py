@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import copy
 import itertools
 import re
 import shutil
@@ -16,6 +18,8 @@ import pytest
 import yaml
 
 from dressform_server.launcher import add_arguments, add_shared_arguments
+from dressform_server.process import UNLOAD_SECONDS
+from jobs.alive import ANSWER_SECONDS, PATIENCE_ONCE_SECONDS
 from pages.operator import OUT, prometheus_rule
 
 ROOT = Path(__file__).parents[2]
@@ -24,49 +28,95 @@ VERSIONS = ("1.29", "1.37")
 """Oldest and newest Kubernetes whose schemas the objects are held against."""
 OVERLAYS = sorted(folder.name for folder in (KUBERNETES / "overlays").iterdir())
 COMPONENTS = sorted(folder.name for folder in (KUBERNETES / "components").iterdir())
-LONGEST_JOB = 600
 Object = dict[str, Any]
 
 pytestmark = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed (kubernetes-client)")
 
-TEXT = {"type": "string", "minLength": 1}
+TEXT, NUMBER = {"type": "string", "minLength": 1}, {"type": "integer", "minimum": 0}
+
+
+def strict(*required: str, **properties: Object) -> Object:
+    """An object that may have ``properties`` and no other, and must have the ``required`` of them."""
+    return {"type": "object", "additionalProperties": False, "required": [*required], "properties": properties}
+
+
+def some(items: Object) -> Object:
+    return {"type": "array", "minItems": 1, "items": items}
+
+
+TEXTS = {"type": "object", "additionalProperties": TEXT}
+SCALING = strict(
+    "policies",
+    stabilizationWindowSeconds=NUMBER,
+    selectPolicy={"enum": ["Max", "Min", "Disabled"]},
+    policies=some(
+        strict("type", "value", "periodSeconds", type={"enum": ["Pods", "Percent"]}, value=NUMBER, periodSeconds=NUMBER)
+    ),
+)
 SCHEMAS: dict[str, Object] = {
-    "ServiceMonitor": {
-        "required": ["selector", "endpoints"],
-        "properties": {
-            "selector": {"required": ["matchLabels"]},
-            "endpoints": {"minItems": 1, "items": {"required": ["port"], "properties": {"interval": TEXT}}},
-        },
-    },
-    "PrometheusRule": {
-        "required": ["groups"],
-        "properties": {
-            "groups": {
-                "items": {
-                    "required": ["name", "rules"],
-                    "properties": {
-                        "rules": {
-                            "minItems": 1,
-                            "items": {
-                                "required": ["expr"],
-                                "oneOf": [{"required": ["alert"]}, {"required": ["record"]}],
-                                "properties": {"labels": {"additionalProperties": TEXT}},
-                            },
-                        }
-                    },
-                }
-            }
-        },
-    },
-    "ScaledObject": {
-        "required": ["scaleTargetRef", "triggers"],
-        "properties": {
-            "scaleTargetRef": {"required": ["name"]},
-            "triggers": {"items": {"required": ["type", "metadata"]}},
-        },
-    },
+    "ServiceMonitor": strict(
+        "selector",
+        "endpoints",
+        selector=strict("matchLabels", matchLabels=TEXTS),
+        endpoints=some(
+            strict(
+                "port",
+                port=TEXT,
+                interval={"type": "string", "pattern": r"^\d+s$"},
+                scrapeTimeout={"type": "string", "pattern": r"^\d+s$"},
+                relabelings=some(strict("targetLabel", targetLabel=TEXT, replacement=TEXT, sourceLabels=some(TEXT))),
+            )
+        ),
+    ),
+    "PrometheusRule": strict(
+        "groups",
+        groups=some(
+            strict(
+                "name",
+                "rules",
+                name=TEXT,
+                interval=TEXT,
+                rules=some(
+                    {
+                        **strict(
+                            "expr", expr=TEXT, record=TEXT, alert=TEXT, labels=TEXTS, annotations=TEXTS, **{"for": TEXT}
+                        ),
+                        "oneOf": [{"required": ["alert"]}, {"required": ["record"]}],
+                    }
+                ),
+            )
+        ),
+    ),
+    "ScaledObject": strict(
+        "scaleTargetRef",
+        "triggers",
+        scaleTargetRef=strict("name", apiVersion=TEXT, kind=TEXT, name=TEXT),
+        minReplicaCount=NUMBER,
+        maxReplicaCount=NUMBER,
+        pollingInterval=NUMBER,
+        fallback=strict(
+            "failureThreshold",
+            "replicas",
+            failureThreshold=NUMBER,
+            replicas=NUMBER,
+            behavior={"enum": ["static", "currentReplicas", "currentReplicasIfHigher", "currentReplicasIfLower"]},
+        ),
+        triggers=some(
+            strict(
+                "type",
+                "metadata",
+                type={"const": "prometheus"},
+                metricType={"enum": ["AverageValue", "Value", "Utilization"]},
+                metadata=strict("serverAddress", "query", "threshold", serverAddress=TEXT, query=TEXT, threshold=TEXT),
+            )
+        ),
+        advanced=strict(
+            horizontalPodAutoscalerConfig=strict(behavior=strict(scaleUp=SCALING, scaleDown=SCALING)),
+        ),
+    ),
 }
-"""The specs of objects that are not Kubernetes' own, as far as we use them; their operators bring whole schemas."""
+"""The specs of objects that are not Kubernetes' own: of their operators' definitions the fields that we use, and no
+other, so that none is misspelt."""
 
 
 def built(folder: Path) -> list[Object]:
@@ -130,6 +180,30 @@ def test_the_schemas_would_find_a_mistake() -> None:
     wrong = {**servers, "spec": {**servers["spec"], "replicaz": 2}}
     with pytest.raises(kubernetes_validate.ValidationError, match="replicaz"):
         kubernetes_validate.validate(wrong, VERSIONS[-1], strict=True)
+
+
+def named(node: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The path of every object within ``node`` whose names are a schema's, not labels or annotations."""
+    if isinstance(node, list):
+        return [found for number, one in enumerate(node) for found in named(one, (*path, number))]
+    if not isinstance(node, dict) or (path and path[-1] in ("labels", "annotations", "matchLabels")):
+        return []
+    return [path, *(found for name, one in node.items() for found in named(one, (*path, name)))]
+
+
+@pytest.mark.parametrize("kind", SCHEMAS)
+def test_a_field_that_an_operator_does_not_know_is_found_wherever_it_is(tmp_path: Path, kind: str) -> None:
+    objects = with_components(tmp_path, "cpu", "monitoring", "keda")
+    spec = found(objects, kind, "dressform")["spec"]
+    jsonschema.validate(spec, SCHEMAS[kind])
+    for path in named(spec):
+        wrong = copy.deepcopy(spec)
+        place = wrong
+        for step in path:
+            place = place[step]
+        place["misspelt"] = "x"
+        with pytest.raises(jsonschema.ValidationError, match="misspelt"):
+            jsonschema.validate(wrong, SCHEMAS[kind])
 
 
 @pytest.mark.parametrize("base", ["cpu", "gpu"])
@@ -205,7 +279,12 @@ def test_no_pod_has_more_than_it_needs(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["cpu", "gpu"])
 def test_servers_are_judged_by_their_heartbeat(name: str) -> None:
     (server,) = found(overlay(name), "StatefulSet", "dressform")["spec"]["template"]["spec"]["containers"]
-    assert server["livenessProbe"]["exec"]["command"] == ["python3", "/models/jobs/alive.py"]
+    alive = server["livenessProbe"]
+    (http,) = [port["containerPort"] for port in server["ports"] if port["name"] == "http"]
+    assert alive["exec"]["command"] == ["python3", "/models/jobs/alive.py", "--http", f"127.0.0.1:{http}"]
+    asked = PATIENCE_ONCE_SECONDS + 2 * ANSWER_SECONDS
+    assert alive["timeoutSeconds"] > asked, "what it says must be heard"
+    assert alive["failureThreshold"] > 1, "a busy machine is not a dead one"
     assert (ROOT / "model_repository/jobs/alive.py").is_file()
     for probe in ("startupProbe", "readinessProbe"):
         assert server[probe]["httpGet"]["path"] == "/v2/health/ready"
@@ -220,26 +299,35 @@ def seconds(text: str) -> float:
     return int(number) * {"ms": 0.001, None: 0.001, "s": 1, "m": 60, "h": 3600}[unit]
 
 
-def test_nothing_is_cut_off_before_the_longest_job_is_done() -> None:
-    servers = found(overlay("cpu"), "StatefulSet", "dressform")["spec"]["template"]["spec"]
+@pytest.mark.parametrize(("name", "add"), [("cpu", add_arguments), ("gpu", add_shared_arguments)])
+def test_nothing_is_cut_off_before_the_longest_request_is_done(name: str, add: Any) -> None:
+    servers = found(overlay(name), "StatefulSet", "dressform")["spec"]["template"]["spec"]
     (server,) = servers["containers"]
-    arguments = server["args"]
+    parser = argparse.ArgumentParser(exit_on_error=False)
+    add(parser)
+    known = parser.parse_args(["/models", *server["args"]])
+    longest = known.longest_request
     drain = server["lifecycle"]["preStop"]["exec"]["command"]
     assert drain[:2] == ["python3", "/models/jobs/drain.py"]
-    grace = int(re.search(r"connection-age-grace=(\d+)", " ".join(arguments))[1]) / 1000  # type: ignore[index]
-    order = [LONGEST_JOB, float(drain[-1]), float(arguments[arguments.index("--exit-timeout") + 1])]
+    order = [longest, float(drain[drain.index("--timeout") + 1]), known.exit_timeout]
     order += [servers["terminationGracePeriodSeconds"]]
     assert all(before < after for before, after in itertools.pairwise(order)), order
-    assert grace > LONGEST_JOB
+    assert order[1] + UNLOAD_SECONDS < order[-1], "preStop's time is the pod's, too"
+    (age_grace,) = [
+        re.fullmatch(r"--grpc-max-connection-age-grace=(\d+)", option)
+        for option in known.triton_option
+        if "grace" in option
+    ]
+    assert age_grace is not None
+    assert int(age_grace[1]) / 1000 > longest
     balancer = (ROOT / "docker/balancer/haproxy.cfg").read_text()
-    assert f"The longest job is allowed {LONGEST_JOB} s" in balancer
     for side in ("client", "server"):
-        assert seconds(re.search(rf"timeout {side} (\S+)", balancer)[1]) > LONGEST_JOB  # type: ignore[index]
-    assert seconds(re.search(r"stick-table .* expire (\S+)", balancer)[1]) > LONGEST_JOB  # type: ignore[index]
+        assert seconds(re.search(rf"timeout {side} (\S+)", balancer)[1]) > longest  # type: ignore[index]
+    assert seconds(re.search(r"stick-table .* expire (\S+)", balancer)[1]) > longest  # type: ignore[index]
     edge = (ROOT / "docker/balancer/edge.cfg").read_text()
-    assert seconds(re.search(r"presetenv EDGE_LONGEST (\S+)", edge)[1]) > LONGEST_JOB  # type: ignore[index]
-    for name, pod in pods():
-        assert pod["terminationGracePeriodSeconds"] > LONGEST_JOB, name
+    assert seconds(re.search(r"presetenv EDGE_LONGEST (\S+)", edge)[1]) > longest  # type: ignore[index]
+    for pod_name, pod in pods():
+        assert pod["terminationGracePeriodSeconds"] > longest, pod_name
 
 
 def test_the_balancers_know_the_servers_by_name() -> None:
@@ -289,8 +377,6 @@ def test_the_balancers_know_one_another() -> None:
 
 @pytest.mark.parametrize(("name", "add"), [("cpu", add_arguments), ("gpu", add_shared_arguments)])
 def test_the_servers_arguments_are_ones_that_the_image_knows(tmp_path: Path, name: str, add: Any) -> None:
-    import argparse
-
     objects = with_components(tmp_path, name, "traces")
     (server,) = found(objects, "StatefulSet", "dressform")["spec"]["template"]["spec"]["containers"]
     parser = argparse.ArgumentParser(exit_on_error=False)

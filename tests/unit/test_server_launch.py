@@ -29,9 +29,9 @@ from dressform_server.flags import common
 from dressform_server.journal import Journal, is_notable, reason_in
 from dressform_server.launcher import main
 from dressform_server.ports import chosen_ports
-from dressform_server.process import _started, clear_left_over
 from dressform_server.repository import Repository
 from dressform_server.settings import usable_cores
+from dressform_server.shared_memory import Segments, started
 from e2e.tls import certificates
 
 
@@ -56,6 +56,7 @@ def repository(tmp_path: Path) -> Path:
         ({"http_port": 70000}, "http port must be .*, not 70000"),
         ({"http_port": 8001}, "ports must differ, not be 8001, 8001, 8002"),
         ({"exit_timeout": -1}, "exit timeout .* not -1"),
+        ({"longest_request": 0}, "longest request must be at least 1 second, not 0"),
         ({"onnx_threads": 0}, "ONNX threads must be at least 1, not 0"),
         ({"log_format": "xml"}, "log format must be one of text, json, not 'xml'"),
     ],
@@ -233,13 +234,23 @@ def test_a_full_disk_costs_the_log_alone() -> None:
 
 
 def test_segments_of_a_killed_launcher_are_removed_and_no_others(tmp_path: Path) -> None:
-    mine = _started(os.getpid())
+    mine = started(os.getpid())
     names = [f"dressform_{os.getpid()}_{mine}_ab_shm", f"dressform_{os.getpid()}_{mine + 1 if mine else 0}_ab_shm"]
     names += ["dressform_4194305_12_ab_shm", "dressform_else", "another"]
     for name in names:
         (tmp_path / name).touch()
-    clear_left_over(tmp_path)
+    Segments(tmp_path)
     assert sorted(file.name for file in tmp_path.iterdir()) == sorted([names[0], "dressform_else", "another"])
+
+
+def test_a_servers_own_segments_are_removed_after_it(tmp_path: Path) -> None:
+    one, other = Segments(tmp_path), Segments(tmp_path)
+    named = [segments.options(["python"])[0].partition("shm-region-prefix-name=")[2] for segments in (one, other)]
+    for name in (*(f"{prefix}shm" for prefix in named), "dressform-77-1.jobs", "dressform-78-1.jobs"):
+        (tmp_path / name).touch()
+    (tmp_path / "dressform-77-1.handover").mkdir()
+    one.clear(77)
+    assert {file.name for file in tmp_path.iterdir()} == {f"{named[1]}shm", "dressform-78-1.jobs"}
 
 
 def test_a_taken_port_is_named() -> None:

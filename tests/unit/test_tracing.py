@@ -35,7 +35,7 @@ def account(**changes: Any) -> Account:
         zip(("started", "prepared", "admitted", "first_step", "finished", "decoded", "ended"), range(-60, 1, 10))
     )
     facts: dict[str, Any] = {
-        "id": "an-id",
+        "id": "eb2ee5ab-2a5c-4f0b-9f6e-3a1f0f1f2d3c",
         "task": "tryon",
         "client": "shop-a",
         "steps": 3,
@@ -57,6 +57,7 @@ def test_each_stage_has_a_span_in_the_callers_trace(receiver: Receiver) -> None:
     root = spans.pop("tryon")
     assert (root.trace, root.parent, root.failed) == (TRACE_ID, CALLER, False)
     assert root.attributes["dressform.client"] == "shop-a"
+    assert root.attributes["dressform.request_id"] == "eb2ee5ab", "the whole one is what cancelling asks for"
     assert root.milliseconds == pytest.approx(60)
     assert abs(root.end_ns - time.time_ns()) < 60 * 10**9
     assert all((span.parent, span.trace) == (root.id, TRACE_ID) for span in spans.values())

@@ -27,7 +27,8 @@ class TritonPythonModel:
 
     def execute(self, requests):
         """Each request on its own."""
-        return [self.laid_ready(request) for request in requests]
+        with self.heart.at_call():
+            return [self.laid_ready(request) for request in requests]
 
     def laid_ready(self, request):
         """The slot, once its conditioning lies ready; an early end for a job that was cancelled meanwhile."""

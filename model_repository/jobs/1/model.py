@@ -104,7 +104,8 @@ class TritonPythonModel:
 
     def execute(self, requests):
         """Each request on its own."""
-        return [self.answered(request) for request in requests]
+        with self.heart.at_call():
+            return [self.answered(request) for request in requests]
 
     def answered(self, request):
         """The action's answer, or its coded error."""

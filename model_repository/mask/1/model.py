@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # the repository's root: sta
 import numpy as np
 
 import wire
+from jobs.deadline import spelled
 from jobs.heart import Heart
 from jobs.table import JobTable
 from mask.automatic import AutomaticMasks
@@ -35,7 +36,7 @@ class TritonPythonModel:
 
     def execute(self, requests):
         """Each request on its own."""
-        with self.table.unlisted_request():
+        with self.heart.at_call(), self.table.unlisted_request():
             return [self.answered(request) for request in requests]
 
     def answered(self, request):
@@ -80,5 +81,5 @@ class TritonPythonModel:
 def check_deadline(milliseconds, deadline):
     """Refuse an answer that comes too late to be of use."""
     if deadline is not None and milliseconds > deadline:
-        text = f"the mask took {milliseconds:.0f} ms, and {deadline} ms are allowed"
+        text = f"the mask took {milliseconds:.0f} ms, and {spelled(deadline)} are allowed"
         raise wire.Refusal("DEADLINE", text, deadline_ms=deadline)

@@ -35,7 +35,8 @@ class TritonPythonModel:
 
     def execute(self, requests):
         """Each request on its own."""
-        return [self.answered(request) for request in requests]
+        with self.heart.at_call():
+            return [self.answered(request) for request in requests]
 
     def answered(self, request):
         """The outputs that were asked for, or the coded error; the request's slot is free afterwards."""

@@ -17,6 +17,7 @@ import triton_python_backend_utils as pb_utils
 
 import wire
 from denoise.step_time import FRESH_SECONDS
+from jobs.deadline import allowed_ms, spelled
 from jobs.entry import IdInUse, TableFull
 from jobs.heart import Heart
 from jobs.table import JobTable
@@ -43,7 +44,8 @@ class TritonPythonModel:
         self.tokenizer = prompt_tokenizer(manifest)
         limits = json.loads(args["model_config"])["parameters"]
         self.max_jobs = int(limits["max_jobs"]["string_value"])
-        self.max_work_ms = 1000 * int(limits["max_work_seconds"]["string_value"])
+        # No more than any request may take: who came after that would wait for nothing.
+        self.max_work_ms = allowed_ms(1000 * int(limits["max_work_seconds"]["string_value"]))
         self.table = JobTable.open()
         self.heart = Heart(self.table, "preprocess")
         self.meter = Recorder(REFUSED)
@@ -54,7 +56,8 @@ class TritonPythonModel:
 
     def execute(self, requests):
         """Each request on its own: a bad one leaves its neighbours alone."""
-        return [self.answered(request) for request in requests]
+        with self.heart.at_call():
+            return [self.answered(request) for request in requests]
 
     def answered(self, request):
         """The stage's outputs for one request, or its coded error.
@@ -115,7 +118,7 @@ class TritonPythonModel:
         latents = options["height"] * options["width"] // self.export.factor**2 * (2 if task == "tryon" else 1)
         least = unet_calls(options, self.export) * latents * health.latent_us / 1000
         if least > deadline:
-            text = f"the denoising alone takes {least:.0f} ms or more, and {deadline} ms are allowed"
+            text = f"the denoising alone takes {least:.0f} ms or more, and {spelled(deadline)} are allowed"
             raise wire.Refusal("DEADLINE", text, deadline_ms=deadline)
 
     def claimed(self, request_id, raw, options):

@@ -37,17 +37,22 @@ class TritonPythonModel:
 
     def execute(self, requests):
         """Take in watchers; they are answered from the thread."""
-        for request in requests:
-            stream = Stream(request)
-            try:
-                self.audience.add(wire.watchable_id(request), stream)
-            except wire.Refusal as refusal:
-                stream.end(refusal.fault)
-            except AudienceFull as error:
-                stream.end(wire.Refusal("OVERLOADED", str(error), retry_after_ms=RETRY_MS).fault)
-            except Exception as error:
-                stream.end(wire.Fault("INTERNAL", f"{type(error).__name__}: {error}"))
+        with self.heart.at_call():
+            for request in requests:
+                self.take_in(request)
         self.arrived.set()
+
+    def take_in(self, request):
+        """One more watcher, or one that hears why not."""
+        stream = Stream(request)
+        try:
+            self.audience.add(wire.watchable_id(request), stream)
+        except wire.Refusal as refusal:
+            stream.end(refusal.fault)
+        except AudienceFull as error:
+            stream.end(wire.Refusal("OVERLOADED", str(error), retry_after_ms=RETRY_MS).fault)
+        except Exception as error:
+            stream.end(wire.Fault("INTERNAL", f"{type(error).__name__}: {error}"))
 
     def look(self):
         """Poll while anybody watches, sleep otherwise."""
