@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from dressform_contract import FORWARDED_HEADERS
@@ -11,6 +11,9 @@ from dressform_server.settings import Settings
 
 FORWARDED = f"(?i)^({'|'.join(FORWARDED_HEADERS)})$"
 """Headers that reach the stages."""
+
+STUB_SECONDS = 120
+"""For a Python process to start."""
 
 
 def variables(settings: Settings) -> dict[str, str]:
@@ -47,6 +50,14 @@ def common(settings: Settings, repository: Path, ports: Mapping[str, int]) -> li
     if settings.engine is not None:
         arguments.append(f"--model-config-name={settings.engine}")
     return arguments
+
+
+def patience(backends: Iterable[str]) -> list[str]:
+    """How long a process of ``backends`` (``python``, or ones written in it) may take to start.
+
+    Triton's own 30 s are short for ten interpreters at once on a machine that is busy or reads from a slow disk.
+    """
+    return [f"--backend-config={backend},stub-timeout-seconds={STUB_SECONDS}" for backend in backends]
 
 
 def _tls(settings: Settings) -> list[str]:

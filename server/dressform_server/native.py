@@ -19,7 +19,7 @@ from pathlib import Path
 
 from dressform_server.drain import drain
 from dressform_server.errors import InstallationError, ServerError
-from dressform_server.flags import common, variables
+from dressform_server.flags import common, patience, variables
 from dressform_server.health import address, answers_ready
 from dressform_server.journal import Echo, Journal
 from dressform_server.launcher import add_shared_arguments, shared_options
@@ -48,8 +48,8 @@ def command(settings: Settings, ports: Mapping[str, int], triton: Path, segments
     repository = Repository.read(settings.repository)
     backends = frozenset(folder.name for folder in (triton / "backends").iterdir())
     repository.backend(settings.engine, backends, "Export for another engine (dressform-export --engine).")
-    named = segments.options(["python"])
-    return [str(binary), *common(settings, repository.path, ports), *named, *settings.triton_options]
+    ours = [*common(settings, repository.path, ports), *segments.options(["python"]), *patience(["python"])]
+    return [str(binary), *ours, *settings.triton_options]
 
 
 def attend(words: Sequence[str], settings: Settings, http_address: str, segments: Segments, say: Echo) -> int:

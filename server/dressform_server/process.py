@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from dressform_server.errors import StartFailed
-from dressform_server.flags import common, variables
+from dressform_server.flags import common, patience, variables
 from dressform_server.installation import Installation, backends
 from dressform_server.journal import Journal
 from dressform_server.repository import Repository
@@ -132,13 +132,14 @@ class TritonProcess:
         )
 
     def _command(self, backend_directory: Path) -> list[str]:
-        settings = self._settings
+        settings, written_in_python = self._settings, ["python", *sorted(backends())]
         command = [
             str(self._installation.binary),
             *common(settings, self.repository.path, self._ports),
             f"--backend-directory={backend_directory}",
             f"--cache-directory={self._installation.caches}",
-            *self._segments.options(["python", *sorted(backends())]),
+            *self._segments.options(written_in_python),
+            *patience(written_in_python),
         ]
         if not _NVIDIA_DRIVER.exists():
             command += ["--allow-gpu-metrics=false", "--pinned-memory-pool-byte-size=0"]

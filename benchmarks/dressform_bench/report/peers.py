@@ -128,7 +128,7 @@ def _notes(record: Mapping[str, Any], rows: Sequence[Row]) -> list[str]:
         told = listed([f"{short(rate / 1e9)} GFLOP/s in {name}" for name, rate in rates.items()])
         notes.append(
             f"The limit is {short(count / 1e9)} GFLOP a picture, counted at export, over the rate of a product of "
-            f"two large matrices, the highest of those measured before and after the rounds: {told}."
+            f"two large matrices, measured beside the runs: {told}."
         )
     beyond = [row["peer"] for row in rows if (row.get("share_of_limit") or 0) > 1]
     if beyond:
