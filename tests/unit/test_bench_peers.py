@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from dressform_bench import models
 from dressform_bench.peers import __main__ as peers
 from dressform_bench.peers import environment
 from dressform_bench.peers.__main__ import _peer, main, of_export, table
@@ -198,3 +200,14 @@ def test_without_uv_there_is_no_environment(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(environment.shutil, "which", lambda *_, **__: None)
     with pytest.raises(RuntimeError, match="pip install uv, or --python optimum-intel=PATH"):
         environment.python_of("optimum-intel", tmp_path)
+
+
+def test_an_export_of_other_code_is_not_measured(tiny_repository: Path, tmp_path: Path) -> None:
+    (tmp_path / "tiny").mkdir()
+    export = tmp_path / "tiny-onnxruntime"
+    shutil.copytree(tiny_repository, export)
+    assert models.built("tiny", tmp_path, ["onnxruntime"]) == (tmp_path / "tiny", export)
+    with (export / "denoise/engine.py").open("a") as file:
+        file.write("# changed\n")
+    with pytest.raises(ExportError, match=r"has another denoise/engine.py than this version: remove it"):
+        models.built("tiny", tmp_path, ["onnxruntime"])
