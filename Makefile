@@ -20,7 +20,7 @@ demo: $(VENV)/.installed
 	$(BIN)/python -m dressform_export.demo
 
 test: lint
-	$(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist loadfile --durations 15
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff format --check $(SOURCES)
