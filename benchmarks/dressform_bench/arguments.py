@@ -32,6 +32,11 @@ def guarded(main: Callable[[], int]) -> int:
         return INTERRUPTED
 
 
+def tell_interrupted() -> None:
+    """Say what becomes of a run that Ctrl-C cut short after something was measured."""
+    print("interrupted: the record holds what was measured until now", file=sys.stderr, flush=True)
+
+
 def count(text: str) -> int:
     """A number from 1 on."""
     if not text.isdecimal() or int(text) < 1:

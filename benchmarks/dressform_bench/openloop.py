@@ -331,7 +331,7 @@ def measured(callers: Mapping[str, Caller], options: argparse.Namespace) -> dict
         try:
             search.run()
         except KeyboardInterrupt:
-            print("interrupted: the record holds what was measured until now", file=sys.stderr, flush=True)
+            arguments.tell_interrupted()
             interrupted = {"interrupted": True}
     return {
         "pattern": options.pattern,

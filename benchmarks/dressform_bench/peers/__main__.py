@@ -53,7 +53,7 @@ from dressform_bench.peers.environment import REQUIREMENTS, python_of
 from dressform_bench.peers.floor import has_bare
 from dressform_bench.peers.matrix import matrix_rate
 from dressform_bench.peers.operations import operations
-from dressform_bench.peers.request import drawn_task, picture_file, pixels
+from dressform_bench.peers.request import REFERENCE, drawn_task, picture_file, pixels
 from dressform_bench.peers.worker import KINDS, OF_AN_ENGINE
 from dressform_export.engines import ENGINES
 from dressform_export.fidelity import psnr
@@ -67,9 +67,6 @@ OTHERS = {
 
 HALF = {"cpu": "bfloat16", "cuda": "float16"}
 """What a device computes in where it need not be FP32."""
-
-REFERENCE = "diffusers-fp32"
-"""The peer whose picture the others' are held against."""
 
 FP32 = ("diffusers-fp32", "diffusers-compile", "optimum")
 """The peers without an engine of ours that compute in FP32."""
@@ -145,7 +142,7 @@ def measured(peers: Sequence[str], options: argparse.Namespace, folder: Path) ->
             found.rate(options.device)
     except KeyboardInterrupt:
         found.interrupted = True
-        print("interrupted: the record holds what was measured until now", file=sys.stderr, flush=True)
+        arguments.tell_interrupted()
     return found
 
 

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 PROMPT = "a red woollen coat"
 GUIDANCE = 7.5
 
+REFERENCE = "diffusers-fp32"
+"""The peer whose picture the others' are held against."""
+
 
 @dataclass(frozen=True)
 class Task:

@@ -11,6 +11,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentF
 from dressform_bench.goodput import bracket
 from dressform_bench.report.chart import BLUE, GREY, INK, ORANGE, in_a_row
 from dressform_bench.report.section import Chart, Column, Section, Table, columns, percent, short
+from dressform_bench.report.slo import ANSWERED, WITHIN, interval
 
 Row = Mapping[str, Any]
 
@@ -29,12 +30,8 @@ _COLUMNS: Sequence[Column] = (
     ("batching", "mode", str),
     ("offered, requests/s", "offered_per_s", short),
     ("requests", "offered", "{:,}".format),
-    ("within the SLO", "share_within_slo", percent),
-    ("95 % interval", "share_interval", lambda ends: _ends(ends)),
-    ("goodput, requests/s", "goodput_per_s", short),
-    ("p50, s", "p50_s", short),
-    ("p95, s", "p95_s", short),
-    ("p99, s", "p99_s", short),
+    *WITHIN,
+    *ANSWERED,
     ("jobs in a UNet call", "mean_batch", short),
     ("refused", "refused", "{:,}".format),
     ("failed", "failed", "{:,}".format),
@@ -84,16 +81,12 @@ def _kept(record: Mapping[str, Any], mode: str) -> tuple[str, ...]:
     row = next((row for row in _of(record, mode) if kept and row["offered_per_s"] == kept), None)
     if row is None:
         return mode, "none of those tried", "–", "–", "–", beyond
-    interval = _ends(row["share_interval"]) if row.get("share_interval") else "–"
-    return mode, short(kept), f"{row['offered']:,}", percent(row["share_within_slo"]), interval, beyond
+    ends = interval(row["share_interval"]) if row.get("share_interval") else "–"
+    return mode, short(kept), f"{row['offered']:,}", percent(row["share_within_slo"]), ends, beyond
 
 
 def _bracket(record: Mapping[str, Any], mode: str) -> tuple[float, float | None]:
     return bracket(_of(record, mode), record["kept_share"])
-
-
-def _ends(interval: Sequence[float]) -> str:
-    return f"{percent(interval[0])} to {percent(interval[1])}"
 
 
 def finding(record: Mapping[str, Any]) -> str:

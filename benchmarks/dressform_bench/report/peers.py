@@ -9,6 +9,7 @@ from matplotlib.figure import FigureBase
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from dressform_bench.peers.request import REFERENCE
 from dressform_bench.report.chart import BLUE, GREY, INK, SKY, in_a_row
 from dressform_bench.report.section import (
     Chart,
@@ -25,9 +26,6 @@ from dressform_bench.report.section import (
 )
 
 Row = Mapping[str, Any]
-
-REFERENCE = "diffusers-fp32"
-"""The peer whose picture the others' are held against."""
 
 NEAR_MS, NEAR_SHARE = 30.0, 0.03
 """How much longer than the bare engine one user may wait: the target, milliseconds and a share of the bare time."""

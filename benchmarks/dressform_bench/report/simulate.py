@@ -11,6 +11,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullForma
 
 from dressform_bench.report.chart import BLUE, GREY, INK, ORANGE, PURPLE, in_a_row, panels
 from dressform_bench.report.section import Chart, Column, Section, Table, columns, counted, listed, percent, short
+from dressform_bench.report.slo import ANSWERED, WITHIN
 
 Row = Mapping[str, Any]
 
@@ -30,12 +31,8 @@ _COLUMNS: Sequence[Column] = (
     ("servers", "servers", str),
     ("routing", "routing", lambda name: _words(name)),
     ("offered, requests/s", "offered_per_s", short),
-    ("within the SLO", "share_within_slo", percent),
-    ("95 % interval", "share_interval", lambda ends: _ends(ends)),
-    ("goodput, requests/s", "goodput_per_s", short),
-    ("p50, s", "p50_s", short),
-    ("p95, s", "p95_s", short),
-    ("p99, s", "p99_s", short),
+    *WITHIN,
+    *ANSWERED,
 )
 
 
@@ -148,8 +145,7 @@ _NEEDED: Sequence[Column] = (
     ("offered, requests/s", "offered_per_s", short),
     ("routing", "routing", lambda name: _words(name)),
     ("servers", "told", str),
-    ("within the SLO", "share_within_slo", percent),
-    ("95 % interval", "share_interval", lambda ends: _ends(ends)),
+    *WITHIN,
 )
 
 
@@ -157,10 +153,6 @@ def _needed_table(needed: Sequence[Row]) -> Table:
     rows = sorted(needed, key=lambda row: float(row["rate_per_s"]))
     caption = "Servers that keep the SLO: the median over several draws of the arrivals, and the least and the most"
     return columns("needed", caption, _NEEDED, [{**row, "told": _servers(row)} for row in rows])
-
-
-def _ends(interval: Sequence[float]) -> str:
-    return f"{percent(interval[0])} to {percent(interval[1])}"
 
 
 def _validation_table(validation: Sequence[Row]) -> Table:
