@@ -7,7 +7,8 @@ UV := $(or $(shell command -v uv 2>/dev/null),$(BIN)/uv)
 # The right torch: a local wheel folder where one is named, else uv picks the build for this machine (no CUDA for a CPU).
 TORCH := $(if $(PIP_FIND_LINKS),--find-links "$(PIP_FIND_LINKS)",--torch-backend $(or $(TORCH_BACKEND),auto))
 REPOSITORY ?= .demo/repository
-# Test files side by side; each worker makes exports and starts servers of its own.
+# Test files side by side; each worker makes exports and starts servers of its own. A worker that died ends the run: with one
+# in its place, pytest-xdist may wait for ever.
 WORKERS ?= 2
 SOURCES := client export server benchmarks tests model_repository docs docker streamlit_app.py
 
@@ -20,7 +21,7 @@ demo: $(VENV)/.installed
 	$(BIN)/python -m dressform_export.demo
 
 test: lint
-	$(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist loadfile --durations 15
+	$(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist loadfile --max-worker-restart 0 --durations 15
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff format --check $(SOURCES)

@@ -85,8 +85,15 @@ class Engine:
         return self.file or FILES[self.graph_of(leaf)]
 
 
-# As the native OpenVINO backend reads them; one stream, because one request's latency is what counts.
-_OPENVINO = {"HINT_BF16": "YES", "NUM_STREAMS": "1", "PERFORMANCE_HINT": "LATENCY"}
+# As the native OpenVINO backend reads them, but for the last, which it ignores; one stream, because one request's latency
+# is what counts. OpenVINO keeps what it prepared for each shape, and batches have many: 5,000 entries of each kind where
+# nobody says, which grow for as long as new shapes come.
+_OPENVINO = {
+    "HINT_BF16": "YES",
+    "NUM_STREAMS": "1",
+    "PERFORMANCE_HINT": "LATENCY",
+    "CPU_RUNTIME_CACHE_CAPACITY": "1000",
+}
 
 _CUDA = {
     "cudnn_conv_algo_search": "HEURISTIC",  # an exhaustive search for each new shape would stall requests

@@ -12,7 +12,8 @@ def properties(config: Mapping[str, Any], threads: int) -> dict[str, Any]:
     """Properties of a model ``config`` for ``Core.compile_model``; ``threads`` of a call where it does not say.
 
     Read are the parameters ``INFERENCE_NUM_THREADS``, ``COMPILATION_NUM_THREADS``, ``HINT_BF16`` (YES),
-    ``NUM_STREAMS`` (a number, AUTO or NUMA) and ``PERFORMANCE_HINT``; others are ignored, as there.
+    ``NUM_STREAMS`` (a number, AUTO or NUMA) and ``PERFORMANCE_HINT``; others are ignored, as there. Only this reads
+    ``CPU_RUNTIME_CACHE_CAPACITY``: how many entries OpenVINO keeps, of each kind of node, for shapes it has seen.
 
     Raises:
         ValueError: naming the parameter, what came and what is allowed.
@@ -23,6 +24,7 @@ def properties(config: Mapping[str, Any], threads: int) -> dict[str, Any]:
         "HINT_BF16": _bfloat16,
         "NUM_STREAMS": _streams,
         "PERFORMANCE_HINT": _performance,
+        "CPU_RUNTIME_CACHE_CAPACITY": _number,
     }
     chosen: dict[str, Any] = {"INFERENCE_NUM_THREADS": threads} if threads else {}
     for key, value in config.get("parameters", {}).items():

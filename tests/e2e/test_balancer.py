@@ -24,7 +24,7 @@ from PIL import Image
 from tritonclient.grpc import service_pb2_grpc
 
 from dressform import Cancelled, Client, Handle, Result, Retry
-from dressform.transports.grpc_messages import watch_message
+from dressform.transports.grpc_messages import CHANNEL, watch_message
 from dressform_contract import ROUTE_HEADER
 from e2e.balancer import Balancer, balancers, hosts, needs_haproxy, running, shared_ports
 from e2e.conftest import LONG
@@ -116,7 +116,7 @@ def watch(by: Balancer, protocol: str, name: str) -> None:
             line = next(events.iter_lines())
         assert re.match("data:(?!.*NOT_FOUND)", line), line
         return
-    with grpc.insecure_channel(by.grpc_url.removeprefix("grpc://")) as channel:
+    with grpc.insecure_channel(by.grpc_url.removeprefix("grpc://"), CHANNEL) as channel:
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
         answers = stub.ModelStreamInfer(iter([watch_message(name)]), metadata=((ROUTE_HEADER, name),))
         assert next(answers).error_message == ""
@@ -202,7 +202,7 @@ def test_a_balancer_that_is_reloaded_knows_the_jobs(
         time.sleep(10)  # from when on HAProxy hands over what it has
         with jobs(alone, photo, mask) as names:
             process.send_signal(signal.SIGUSR2)
-            wait_until(lambda: "Loading success" in alone.log.read_text(), 20)
+            wait_until(lambda: alone.log.read_text().count("Loading success") == 2, 20)  # of its start and of this
             for name in names:
                 watch(alone, "grpc", name)
                 cancel(alone, "grpc", name)

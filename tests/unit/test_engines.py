@@ -56,6 +56,7 @@ def test_openvinos_config_is_read_as_bfloat16() -> None:
         "INFERENCE_PRECISION_HINT": "bf16",
         "NUM_STREAMS": 1,
         "PERFORMANCE_HINT": "LATENCY",
+        "CPU_RUNTIME_CACHE_CAPACITY": 1000,
     }
 
 
@@ -64,6 +65,7 @@ def test_openvinos_config_is_read_as_bfloat16() -> None:
     [
         ("HINT_BF16", "NO", "must be YES, not 'NO'"),
         ("NUM_STREAMS", "-1", "must be a number from 0, not '-1'"),
+        ("CPU_RUNTIME_CACHE_CAPACITY", "all", "must be a number from 0, not 'all'"),
         ("INFERENCE_NUM_THREADS", "many", "must be a number from 0, not 'many'"),
         ("PERFORMANCE_HINT", "FAST", "LATENCY, THROUGHPUT.*not 'FAST'"),
     ],
