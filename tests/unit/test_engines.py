@@ -56,7 +56,7 @@ def test_openvinos_config_is_read_as_bfloat16() -> None:
         "INFERENCE_PRECISION_HINT": "bf16",
         "NUM_STREAMS": 1,
         "PERFORMANCE_HINT": "LATENCY",
-        "CPU_RUNTIME_CACHE_CAPACITY": 1000,
+        "CPU_RUNTIME_CACHE_CAPACITY": 500,
     }
 
 
