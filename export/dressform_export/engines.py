@@ -85,9 +85,9 @@ class Engine:
         return self.file or FILES[self.graph_of(leaf)]
 
 
-# As the native OpenVINO backend reads them, but for the last, which it ignores; one stream, because one request's latency
-# is what counts. OpenVINO keeps what it prepared for each shape, and batches have many: 5,000 entries of each kind where
-# nobody says, which grow for as long as new shapes come.
+# As the native OpenVINO backend reads them, but for the last, which it ignores; one stream, because one request's
+# latency is what counts. OpenVINO keeps what it prepared for each shape, and batches have many: 5,000 entries of each
+# kind of node where nobody says, so that memory grows for as long as new shapes come.
 _OPENVINO = {
     "HINT_BF16": "YES",
     "NUM_STREAMS": "1",

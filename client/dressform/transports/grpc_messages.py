@@ -22,9 +22,8 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
 
 CHANNEL = [
-    # What is sent again is ours to say (`Retry`). Besides, with gRPC's own retries a connection made while a balancer hands
-    # over to its next process ended some programs in an abort (grpcio 1.85: `call_combiner.cc`, Check failed), or let
-    # them grow without end.
+    # What is sent again is ours to say (`Retry`). Besides, with gRPC's own retries a connection made while a balancer
+    # hands over to its next process aborted the program (grpcio 1.85: `call_combiner.cc`, Check failed).
     ("grpc.enable_retries", 0),
     # Pictures: gRPC's own limit is 4 MiB, Triton's is INT32_MAX both ways.
     ("grpc.max_send_message_length", 2**31 - 1),
