@@ -133,7 +133,7 @@ def cancel(by: Balancer, protocol: str, name: str) -> None:
     for tensor, word in {"action": b"cancel", "id": name.encode()}.items():
         inputs.append(triton.InferInput(tensor, [1], "BYTES"))
         inputs[-1].set_data_from_numpy(np.array([word], np.object_))
-    with triton.InferenceServerClient(by.grpc_url.removeprefix("grpc://")) as connection:
+    with triton.InferenceServerClient(by.grpc_url.removeprefix("grpc://"), channel_args=CHANNEL) as connection:
         connection.infer("jobs", inputs, headers={ROUTE_HEADER: name})
 
 
