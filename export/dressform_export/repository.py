@@ -44,6 +44,17 @@ def read_configs(template: Path) -> dict[str, ModelConfig]:
     return {path.parent.name: parse_config(path.read_text(encoding="utf-8"), str(path)) for path in paths}
 
 
+def config_for(repository: Path, model: str, engine: str | None) -> ModelConfig:
+    """The config that Triton takes for ``model`` when it serves ``engine``: one of its own, or the one of all.
+
+    Raises:
+        OSError: if it cannot be read.
+    """
+    named = repository / model / CONFIGS / f"{engine}.pbtxt"
+    path = named if named.is_file() else repository / model / CONFIG
+    return parse_config(path.read_text(encoding="utf-8"), str(path))
+
+
 def models_to_export(configs: Mapping[str, ModelConfig], graphs: Collection[str]) -> tuple[str, ...]:
     """The models that a pipeline with these ``graphs`` has a use for.
 

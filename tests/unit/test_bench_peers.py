@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -124,6 +124,32 @@ def test_operations_are_those_of_the_calls(tiny_repository: Path) -> None:
     assert operations(task, tiny_repository, manifest) == pytest.approx(wanted)
 
 
+def test_the_floor_has_no_more_rows_in_a_call_than_its_server(tiny_repository: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "export"
+    shutil.copytree(tiny_repository, copy)
+    for model, given, wanted in (("denoise", '"32"', '"4"'), ("vae_decoder", "size: 8", "size: 1")):
+        config = copy / model / "config.pbtxt"
+        text = config.read_text()
+        assert given in text
+        config.write_text(text.replace(given, wanted))
+    shutil.rmtree(copy / "vae_decoder/configs")
+    floor = Floor(copy, "onnxruntime")
+    floor.painted(drawn_task(64, 64, 1))
+    leaves, calls = floor._leaves, Counter[tuple[str, int]]()
+
+    def counted(name: str, inputs: Mapping[str, Any]) -> Any:
+        calls[name, len(next(iter(inputs.values())))] += 1
+        return leaves(name, inputs)
+
+    floor._leaves = counted  # type: ignore[assignment]
+    assert set(floor.seconds(3)) == {"text_encoder", "vae_encoder", "vae_decoder", "unet"}
+    assert {key: count for key, count in calls.items() if key[0] in ("unet", "vae_decoder")} == {
+        ("unet", 4): 1,
+        ("unet", 2): 1,
+        ("vae_decoder", 1): 3,
+    }
+
+
 def test_an_inpaint_is_not_counted_as_high_as_a_tryon() -> None:
     """The manifest's operations are of the two pictures of a try-on, one above the other."""
     sizes: dict[str, Any] = {"size": SimpleNamespace(height=128), "vae": SimpleNamespace(factor=8)}
@@ -178,6 +204,27 @@ def test_an_error_is_told_whole(tmp_path: Path) -> None:
     drawn_task(64, 64, 1).write(tmp_path)
     with pytest.raises(RuntimeError, match=r"^\w+Error: .*absent"):
         peers.run("diffusers-fp32", options, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ("echo A warning. >&2; kill -KILL $$", "it was ended by SIGKILL: the system does so where memory runs out"),
+        ("echo A warning. >&2; kill -TERM $$", "it was ended by SIGTERM"),
+        ("echo A library says something. >&2; exit 3", "A library says something."),
+        ("exit 3", "it ended with code 3"),
+    ],
+)
+def test_a_peer_that_tells_no_error_has_a_reason(script: str, words: str, tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\n{script}\n")
+    python.chmod(0o755)
+    options: Any = SimpleNamespace(
+        python={"served:x": str(python)}, device="cpu", source=1, export=2, steps=3, images=4, users=[1]
+    )
+    with pytest.raises(RuntimeError) as caught:
+        peers.run("served:x", options, tmp_path)
+    assert str(caught.value) == words
 
 
 def test_the_environment_of_a_peer_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

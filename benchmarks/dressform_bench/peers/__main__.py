@@ -10,8 +10,8 @@ alike; the median counts.
 - ``optimum-intel``: optimum-intel's OpenVINO pipeline. It needs another optimum than ours, so an environment of its
   own is made for it in ``--folder`` (by uv), unless ``--python optimum-intel=PATH`` names one
 - ``served:ENGINE``: the export on Triton, through the client
-- ``bare:ENGINE``: the sum of that engine's own calls (UNet, VAE, text encoder) without anything around them: the limit
-  of what is served
+- ``bare:ENGINE``: the sum of that engine's own calls (UNet, VAE, text encoder) without anything around them, each with
+  the rows of all users, as far as its server would put them into one call: the limit of what is served
 
 Each row, for one user and for eight that ask at once: seconds of a picture (of a round over its pictures), times as
 fast as the first peer, pictures a minute, seconds to the first picture (loading, and a picture of one step; not of
@@ -36,6 +36,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -229,13 +230,22 @@ def run(peer: str, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     except ValueError:
         raise RuntimeError(f"it told no figures, but {done.stdout[:200]!r}") from None
     if done.returncode or not told:
-        last = (done.stderr.strip().splitlines() or [f"it ended with code {done.returncode}"])[-1]
-        raise RuntimeError(told[-1].get("error", last) if told else last)
+        raise RuntimeError(_reason(done, told))
     first, *by_users = told
     for each in by_users:
         seconds = statistics.median(each["round_seconds"]) / each["users"]
         print(f"{peer}, {each['users']} users: {seconds:.2f} s a picture", file=sys.stderr, flush=True)
     return {**first, "users": by_users}
+
+
+def _reason(done: subprocess.CompletedProcess[str], told: Sequence[Mapping[str, Any]]) -> str:
+    """Why a peer's process failed."""
+    if told and "error" in told[-1]:
+        return str(told[-1]["error"])
+    if done.returncode < 0:
+        hint = ": the system does so where memory runs out" if -done.returncode == signal.SIGKILL else ""
+        return f"it was ended by {signal.Signals(-done.returncode).name}{hint}"
+    return (done.stderr.strip().splitlines() or [f"it ended with code {done.returncode}"])[-1]
 
 
 def table(

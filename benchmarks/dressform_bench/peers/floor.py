@@ -11,10 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dressform_bench.peers.request import Task
+from dressform_bench.simulate.server import Limits
 from dressform_export.engines import ENGINES, PLAN, Engine
 from dressform_export.errors import ExportError
 from dressform_export.manifest import read_manifest
 from dressform_export.proof import GraphLeaves
+from dressform_export.repository import config_for
 from dressform_export.trajectory import Pixels, paint
 
 
@@ -35,6 +37,7 @@ class Floor:
             raise ExportError(f"engine {engine!r} runs in Triton alone: there is nothing bare to hold it against")
         self._repository = repository
         self._manifest = read_manifest(repository)
+        self._engine = engine
         record, gpu = self._manifest.engines[engine], ENGINES[engine].gpu
         self._leaves = GraphLeaves(repository, engine, record, keep=True, gpu=gpu)
         self._calls: list[tuple[str, Mapping[str, NDArray[Any]]]] = []
@@ -48,14 +51,28 @@ class Floor:
         return self._painted[1]
 
     def seconds(self, jobs: int) -> dict[str, float]:
-        """Seconds of each graph's calls for ``jobs`` pictures made together, by its name."""
+        """Seconds of each graph's calls for ``jobs`` pictures made together, by its name.
+
+        A call has the rows of as many of them as its server makes of it: ``max_rows`` of the UNet, ``max_batch_size``
+        of the others.
+        """
         spent: dict[str, float] = {}
         for name, inputs in self._calls:
-            given = {key: np.resize(value, (jobs * len(value), *value.shape[1:])) for key, value in inputs.items()}
-            began = time.perf_counter()
-            self._leaves(name, given)
-            spent[name] = spent.get(name, 0.0) + time.perf_counter() - began
+            rows = len(next(iter(inputs.values())))
+            together = max(1, self._most_rows(name) // rows)
+            for begun in range(0, jobs, together):
+                count = rows * min(together, jobs - begun)
+                given = {key: np.resize(value, (count, *value.shape[1:])) for key, value in inputs.items()}
+                began = time.perf_counter()
+                self._leaves(name, given)
+                spent[name] = spent.get(name, 0.0) + time.perf_counter() - began
         return spent
+
+    def _most_rows(self, name: str) -> int:
+        """Rows of one call of the graph, at most."""
+        if name == "unet":
+            return Limits.of(self._repository, self._engine).max_rows
+        return int(config_for(self._repository, name, self._engine).max_batch_size)
 
     def _remembered(self, name: str, inputs: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
         self._calls.append((name, dict(inputs)))

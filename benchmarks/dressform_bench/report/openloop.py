@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.figure import FigureBase
+from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
 
 from dressform_bench.goodput import bracket
@@ -132,6 +133,7 @@ def _pattern(name: str) -> str:
 
 def _draw(figure: FigureBase, narrow: bool, record: Mapping[str, Any]) -> None:
     share, goodput, latency = in_a_row(figure, 3, narrow)
+    top = max(row["offered_per_s"] for row in record["rows"])
     for mode in _modes(record):
         style = STYLES.get(mode, {**_OTHER, "label": f"{mode} batching"})
         rows = sorted(_of(record, mode), key=lambda row: row["offered_per_s"])
@@ -140,48 +142,15 @@ def _draw(figure: FigureBase, narrow: bool, record: Mapping[str, Any]) -> None:
             axes.plot(rates, [float("nan") if row[key] is None else row[key] for row in rows], **style)
         kept_at, missed = _bracket(record, mode)
         if kept_at or missed:
-            low, high = sorted((kept_at, missed or kept_at))
+            low, high = sorted((kept_at, missed or top))
             share.axvspan(low, high, color=style["color"], alpha=0.18, linewidth=0)
-            words = f"{short(low)} to {short(high)}/s" if kept_at and missed else _where(kept_at, missed, "/s")
-            side = -1 if kept_at else 1
-            place: dict[str, Any] = {"ha": "right" if kept_at else "left", "va": "bottom", "rotation": 90, "size": 8.5}
-            share.annotate(
-                words,
-                (low if kept_at else high, 0.02),
-                (2 * side, 0),
-                textcoords="offset points",
-                color=style["color"],
-                **place,
-            )
-    top = max(row["offered_per_s"] for row in record["rows"])
     kept = record["kept_share"]
-    share.axhline(kept, color=INK, linewidth=1)
-    share.annotate(
-        f"kept: {percent(kept)}",
-        (1.0, kept),
-        (0, 22),
-        xycoords=("axes fraction", "data"),
-        textcoords="offset points",
-        ha="right",
-        va="top",
-        size=8.5,
-    )
+    share.axhline(kept, color=INK, linewidth=1, label=f"the SLO is kept: {percent(kept)} within it")
     share.set(ylim=(0, 1.1), ylabel="share of the requests")
     share.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
     share.set_title("Within the SLO")
     best = max(row["goodput_per_s"] for row in record["rows"])
-    goodput.plot([0, top], [0, top], color=GREY, linestyle=":", linewidth=1.2)
-    limit = min(top, 1.1 * best)
-    goodput.annotate(
-        "all that is offered",
-        (0.97 * limit, limit),
-        (-6, 0),
-        textcoords="offset points",
-        ha="right",
-        va="center",
-        color="#555555",
-        size=8.5,
-    )
+    goodput.plot([0, top], [0, top], color=GREY, linestyle=":", linewidth=1.2, label="all that is offered")
     goodput.set(ylim=(0, 1.18 * best), ylabel="requests / s within the SLO")
     goodput.set_title("Goodput")
     latency.set(ylabel="s, answered requests")
@@ -194,21 +163,9 @@ def _draw(figure: FigureBase, narrow: bool, record: Mapping[str, Any]) -> None:
     elif latencies:
         latency.set(ylim=(0, 1.1 * max(latencies)))
     latency.set_title("p95 latency")
-    solo = record["solo_capacity_per_s"]
     for axes in (share, goodput, latency):
-        axes.axvline(solo, color=GREY, linewidth=1, linestyle="-.")
+        axes.axvline(record["solo_capacity_per_s"], color=GREY, linewidth=1, linestyle="-.", label="solo capacity")
         axes.set(xlim=(0, 1.05 * top), xlabel="offered rate (requests / s)")
-    latency.annotate(
-        "solo capacity",
-        (solo, 0.98),
-        (-3, 0),
-        xycoords=("data", "axes fraction"),
-        textcoords="offset points",
-        rotation=90,
-        va="top",
-        ha="right",
-        color="#555555",
-        size=8.5,
-    )
-    handles, labels = share.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper left", ncols=1 if narrow else 2)
+    lines = {line.get_label(): line for axes in (share, goodput) for line in axes.get_lines()}
+    band = Patch(color=GREY, alpha=0.3, linewidth=0, label="shaded: where it stops being kept")
+    figure.legend(handles=[*lines.values(), band], loc="outside upper left", ncols=1 if narrow else 3, columnspacing=1.2)

@@ -18,8 +18,7 @@ import numpy as np
 from dressform_bench.schedule import Kind
 from dressform_bench.simulate.step_times import StepTimes, plan
 from dressform_export import stages
-from dressform_export.repository import CONFIG, CONFIGS, template_folder
-from dressform_export.triton_config import parse_config
+from dressform_export.repository import config_for, template_folder
 
 stages.importable()
 from denoise.batch import Batch, UNet  # noqa: E402
@@ -55,12 +54,8 @@ class Limits:
             ValueError: if it is no export.
         """
         folder = repository or template_folder()
-        named = folder / "denoise" / CONFIGS / f"{engine}.pbtxt"
         try:
-            denoise, preprocess = (
-                parse_config(path.read_text(encoding="utf-8"), str(path)).parameters
-                for path in (named if named.is_file() else folder / "denoise" / CONFIG, folder / "preprocess" / CONFIG)
-            )
+            denoise, preprocess = (config_for(folder, model, engine).parameters for model in ("denoise", "preprocess"))
         except OSError as error:
             raise ValueError(f"{folder} is no export: {error}") from error
         return cls(
