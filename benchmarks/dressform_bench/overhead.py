@@ -2,7 +2,7 @@
 
 Serves an export and sends N equal requests at once. Beside it, in this process and by turns with the server, the same
 graphs are called as one engine would with nothing around them: every call of one picture's trajectory, with N times its
-rows. That is the floor of what is served.
+rows, as far as the server would put them into one call. That is the floor of what is served.
 
 What the numbers mean, for each N (*jobs*):
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -93,6 +94,22 @@ def test_rows_are_medians_over_all_rounds_and_the_highest_peak(tiny_repository: 
         ("served:onnxruntime", 8, 1.0, 5.0),
     ]
     assert rows[1]["psnr"] == 28.1
+
+
+def test_who_failed_for_eight_has_a_row_for_one(tiny_repository: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / picture_file("optimum"))
+    Image.new("RGB", (4, 4)).save(tmp_path / picture_file("diffusers-bf16"))
+    limit = {"flops_per_image": 10e9, "flops_per_second": {"float32": 20e9}}
+    runs = {
+        "optimum": [one(9, (1, [4.0], 10**9))],
+        "diffusers-bf16": [one(9, (1, [2.0], 10**9), (8, [8.0], 10**9))],
+    }
+    rows = table(list(runs), runs, tmp_path, [1, 8], limit, read_manifest(tiny_repository))
+    assert [(row["peer"], row["users"], row["times_as_fast"]) for row in rows] == [
+        ("optimum", 1, 1.0),
+        ("diffusers-bf16", 1, 2.0),
+        ("diffusers-bf16", 8, 1.0),
+    ]
 
 
 @pytest.mark.parametrize("words", [[], ["--source", "a"], ["--size", "tiny", "--source", "a", "--export", "b"]])
@@ -216,15 +233,30 @@ def test_an_error_is_told_whole(tmp_path: Path) -> None:
     ],
 )
 def test_a_peer_that_tells_no_error_has_a_reason(script: str, words: str, tmp_path: Path) -> None:
-    python = tmp_path / "python"
+    with pytest.raises(RuntimeError) as caught:
+        peers.run("served:x", told_by(script, tmp_path), tmp_path)
+    assert str(caught.value) == words
+    assert not isinstance(caught.value, peers.HalfwayError)
+
+
+def told_by(script: str, folder: Path) -> Any:
+    """Options of a peer that is a shell script."""
+    python = folder / "python"
     python.write_text(f"#!/bin/sh\n{script}\n")
     python.chmod(0o755)
-    options: Any = SimpleNamespace(
-        python={"served:x": str(python)}, device="cpu", source=1, export=2, steps=3, images=4, users=[1]
+    return SimpleNamespace(
+        python={"served:x": str(python)}, device="cpu", source=1, export=2, steps=3, images=4, users=[1, 8]
     )
-    with pytest.raises(RuntimeError) as caught:
-        peers.run("served:x", options, tmp_path)
-    assert str(caught.value) == words
+
+
+def test_what_a_peer_told_before_it_failed_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = {"first_image_seconds": 2.0}
+    rounds = {"users": 1, "round_seconds": [3.0], "peak_bytes": 5}
+    options = told_by(f"echo '{json.dumps(first)}'; echo '{json.dumps(rounds)}'; kill -KILL $$", tmp_path)
+    monkeypatch.setattr(peers, "matrix_rate", lambda *_: 1.0)
+    found = peers.measured(["served:x"], SimpleNamespace(**vars(options), rounds=2), tmp_path)  # type: ignore[arg-type]
+    assert found.runs == {"served:x": [{**first, "users": [rounds]}]}
+    assert found.errors["served:x"].startswith("it was ended by SIGKILL")
 
 
 def test_the_environment_of_a_peer_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

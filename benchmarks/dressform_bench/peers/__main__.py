@@ -25,8 +25,8 @@ highest counts; in FP32 for ``fp32`` peers, else in BF16, on a GPU in FP16. (Int
 
 With ``--device cuda`` the pipelines run on the first GPU, and of the export the engines ``cuda`` and the like.
 
-A peer that fails is told with its error, and the exit code is 1. ``--size`` builds random weights of that size and
-their export in ``--folder``, or takes the shipped model (demo); those of one's own::
+A peer that fails is told with its error, beside the rounds before, and the exit code is 1. ``--size`` builds random
+weights of that size and their export in ``--folder``, or takes the shipped model (demo); those of one's own::
 
     python -m dressform_bench.peers --source PIPELINE --export REPOSITORY --steps 20
 """
@@ -127,6 +127,14 @@ class Found:
             self.rates[name] = max(self.rates.get(name, 0.0), matrix_rate(name, device))
 
 
+class HalfwayError(RuntimeError):
+    """A peer failed after some of its rounds; ``told`` is what `run` returns, of those."""
+
+    def __init__(self, reason: str, told: dict[str, Any]) -> None:
+        super().__init__(reason)
+        self.told = told
+
+
 def measured(peers: Sequence[str], options: argparse.Namespace, folder: Path) -> Found:
     """Every peer in every round, until one is interrupted."""
     found = Found({peer: [] for peer in peers})
@@ -139,6 +147,8 @@ def measured(peers: Sequence[str], options: argparse.Namespace, folder: Path) ->
                         found.runs[peer].append(run(peer, options, folder))
                     except RuntimeError as error:
                         found.errors[peer] = str(error)
+                        if isinstance(error, HalfwayError):
+                            found.runs[peer].append(error.told)
                         print(f"{peer}: {error}", file=sys.stderr, flush=True)
             found.rate(options.device)
     except KeyboardInterrupt:
@@ -214,7 +224,7 @@ def run(peer: str, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """What a peer's process told: its first picture, and its rounds by number of users.
 
     Raises:
-        RuntimeError: with its error, if it failed.
+        RuntimeError: with its error, if it failed; a `HalfwayError` where it had told rounds before.
     """
     python = options.python.get(peer) or (python_of(peer, options.folder) if peer in REQUIREMENTS else sys.executable)
     words = [peer, options.device, *map(str, (options.source, options.export, folder, options.steps, options.images))]
@@ -229,13 +239,16 @@ def run(peer: str, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         told = [json.loads(line) for line in done.stdout.splitlines()]
     except ValueError:
         raise RuntimeError(f"it told no figures, but {done.stdout[:200]!r}") from None
-    if done.returncode or not told:
-        raise RuntimeError(_reason(done, told))
-    first, *by_users = told
+    by_users = [each for each in told[1:] if "users" in each]
     for each in by_users:
         seconds = statistics.median(each["round_seconds"]) / each["users"]
         print(f"{peer}, {each['users']} users: {seconds:.2f} s a picture", file=sys.stderr, flush=True)
-    return {**first, "users": by_users}
+    if (done.returncode or not told) and not by_users:
+        raise RuntimeError(_reason(done, told))
+    known = {**told[0], "users": by_users}
+    if done.returncode:
+        raise HalfwayError(_reason(done, told), known)
+    return known
 
 
 def _reason(done: subprocess.CompletedProcess[str], told: Sequence[Mapping[str, Any]]) -> str:
@@ -260,18 +273,18 @@ def table(
 
     ``limit`` has the operations of a picture, and the rates (FLOP/s) in FP32 and in a faster type.
     """
-    painted = [peer for peer in peers if runs[peer]]
-    pictures = {peer: pixels(Image.open(folder / picture_file(peer))) for peer in painted}
+    pictures = {peer: pixels(Image.open(folder / picture_file(peer))) for peer in peers if runs[peer]}
     truth = pictures.get(REFERENCE)
     rates = limit["flops_per_second"]
     rows = []
     for place, count in enumerate(users):
-        found = {peer: [one["users"][place] for one in runs[peer]] for peer in painted}
+        found = {peer: [one["users"][place] for one in runs[peer] if place < len(one["users"])] for peer in pictures}
         seconds = {
-            peer: statistics.median(value for each in found[peer] for value in each["round_seconds"]) / count
-            for peer in painted
+            peer: statistics.median(value for each in of_peer for value in each["round_seconds"]) / count
+            for peer, of_peer in found.items()
+            if of_peer
         }
-        for peer in painted:
+        for peer in seconds:
             least = limit["flops_per_image"] / (rates["float32"] if exact(peer, manifest) else max(rates.values()))
             rows.append(
                 {
@@ -279,7 +292,7 @@ def table(
                     "users": count,
                     "seconds": round(seconds[peer], 3),
                     "images_per_minute": round(60 / seconds[peer], 3),
-                    "times_as_fast": round(seconds[painted[0]] / seconds[peer], 2),
+                    "times_as_fast": round(next(iter(seconds.values())) / seconds[peer], 2),
                     "first_image_seconds": first_image(runs[peer]),
                     "peak_gigabytes": round(max(each["peak_bytes"] for each in found[peer]) / 1e9, 2),
                     "psnr": None if truth is None else round(psnr(truth, pictures[peer]), 1),

@@ -229,8 +229,8 @@ def painted(
             if count > 1 and kind in OF_AN_ENGINE:  # what works on all together meets new shapes
                 paint(replace(task, steps=1), count)
             rounds = [paint(task, count) for _ in range(int(images))]
+            Image.fromarray(rounds[-1].picture).save(Path(folder) / picture_file(peer))
             tell({"users": count, "round_seconds": [each.seconds for each in rounds], "peak_bytes": peak()})
-    Image.fromarray(rounds[-1].picture).save(Path(folder) / picture_file(peer))
 
 
 def peak() -> int:

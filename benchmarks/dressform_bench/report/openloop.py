@@ -168,4 +168,4 @@ def _draw(figure: FigureBase, narrow: bool, record: Mapping[str, Any]) -> None:
         axes.set(xlim=(0, 1.05 * top), xlabel="offered rate (requests / s)")
     lines = {line.get_label(): line for axes in (share, goodput) for line in axes.get_lines()}
     band = Patch(color=GREY, alpha=0.3, linewidth=0, label="shaded: where it stops being kept")
-    figure.legend(handles=[*lines.values(), band], loc="outside upper left", ncols=1 if narrow else 3, columnspacing=1.2)
+    figure.legend(handles=[*lines.values(), band], loc="outside upper left", ncols=1 if narrow else 3)

@@ -72,7 +72,7 @@ def section(record: Mapping[str, Any]) -> Section:
         parts.append(_beside(beside))
     if record.get("errors"):
         failed = tuple((Code(peer), Code(text)) for peer, text in record["errors"].items())
-        parts.append(Table("errors", "Peers that could not run here, and why", ("peer", "error"), failed))
+        parts.append(Table("errors", "Peers that failed here, and why", ("peer", "error"), failed))
     users = {row["users"] for row in rows}
     heading = f"Peers: {record['model'] or 'a model'}, {size}"
     if len(users) == 1:
