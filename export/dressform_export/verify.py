@@ -105,8 +105,7 @@ def _check_hashes(repository: Path, graph: GraphRecord) -> None:
 
 def _most_rows(repository: Path) -> int:
     """The rows of one call that the UNet's config allows."""
-    path = repository / "unet" / layout.CONFIG
-    return int(parse_config(path.read_text(encoding="utf-8"), str(path)).max_batch_size)
+    return int(layout.config_for(repository, "unet", None).max_batch_size)
 
 
 def _write_max_rows(repository: Path, manifest: Manifest) -> None:

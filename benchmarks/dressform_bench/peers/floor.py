@@ -37,9 +37,10 @@ class Floor:
             raise ExportError(f"engine {engine!r} runs in Triton alone: there is nothing bare to hold it against")
         self._repository = repository
         self._manifest = read_manifest(repository)
-        self._engine = engine
         record, gpu = self._manifest.engines[engine], ENGINES[engine].gpu
         self._leaves = GraphLeaves(repository, engine, record, keep=True, gpu=gpu)
+        self._most_rows = {leaf: int(config_for(repository, leaf, engine).max_batch_size) for leaf in record.graphs}
+        self._most_rows["unet"] = Limits.of(repository, engine).max_rows
         self._calls: list[tuple[str, Mapping[str, NDArray[Any]]]] = []
         self._painted: tuple[Task, Pixels] | None = None
 
@@ -59,7 +60,7 @@ class Floor:
         spent: dict[str, float] = {}
         for name, inputs in self._calls:
             rows = len(next(iter(inputs.values())))
-            together = max(1, self._most_rows(name) // rows)
+            together = max(1, self._most_rows[name] // rows)
             for begun in range(0, jobs, together):
                 count = rows * min(together, jobs - begun)
                 given = {key: np.resize(value, (count, *value.shape[1:])) for key, value in inputs.items()}
@@ -67,12 +68,6 @@ class Floor:
                 self._leaves(name, given)
                 spent[name] = spent.get(name, 0.0) + time.perf_counter() - began
         return spent
-
-    def _most_rows(self, name: str) -> int:
-        """Rows of one call of the graph, at most."""
-        if name == "unet":
-            return Limits.of(self._repository, self._engine).max_rows
-        return int(config_for(self._repository, name, self._engine).max_batch_size)
 
     def _remembered(self, name: str, inputs: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
         self._calls.append((name, dict(inputs)))
