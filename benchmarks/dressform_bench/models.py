@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from dressform_export import build_random_pipeline, export_pipeline
+import dressform_export
 from dressform_export.demo import MODEL
 from dressform_export.errors import ExportError
 from dressform_export.repository import template_folder
@@ -24,9 +24,9 @@ def built(size: Size, folder: Path, engines: Sequence[str]) -> tuple[Path, Path]
     source = MODEL if size == "demo" else folder / size
     export = folder / "-".join([size, *engines])
     if size != "demo" and not source.is_dir():
-        build_random_pipeline(size, source)
+        dressform_export.build_random_pipeline(size, source)
     if not export.is_dir():
-        export_pipeline(source, export, engines=engines)
+        dressform_export.export_pipeline(source, export, engines=engines)
     changed = differing(export)
     if changed is not None:
         raise ExportError(f"{export} has another {changed} than this version: remove it, and it is made anew")

@@ -51,6 +51,15 @@ class Triton:
         return f"Triton has not answered for {silent:.0f} s" if certain else None
 
 
+def fault(triton: Triton, table: JobTable, now_ns: int) -> str | None:
+    """What is wrong with a server at ``now_ns`` (monotonic), in a sentence; None: nothing, or it is not known yet.
+
+    The stages are judged while Triton answers: one that hands it a log line waits for it, and beats no more.
+    """
+    hangs = triton.ill()
+    return hangs if triton.misses else ill(table, now_ns)
+
+
 def answers(address: str) -> bool:
     """Whether the Triton at ``address`` says that it lives. This asks the server, no model."""
     connection = HTTPConnection(address, timeout=ANSWER_SECONDS)
@@ -80,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     table = JobTable.open(path)
     try:
         while True:
-            wrong = ill(table, time.monotonic_ns()) or triton.ill()
+            wrong = fault(triton, table, time.monotonic_ns())
             ended = options.watch and not process_of(path).exists()
             if wrong is not None and not ended:
                 print(f"alive: {wrong}", file=sys.stderr)

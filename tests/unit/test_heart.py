@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from dressform_server.supervision import MAX_FAILURES, STEADY_SECONDS, Patience
-from jobs.alive import ANSWER_SECONDS, MISSES, Triton, answers
+from jobs.alive import ANSWER_SECONDS, MISSES, Triton, answers, fault
 from jobs.heart import CALL_SECONDS, SILENT_SECONDS, STUCK_SECONDS, STUCK_STEPS, UNMEASURED_SECONDS, Heart, ill
 from jobs.table import JobTable
 
@@ -128,6 +128,20 @@ def test_triton_must_miss_several_times_and_for_long() -> None:
     assert [triton.ill() for _ in range(10)] == [None] * 10, "not for long"
     now = 116.0
     assert triton.ill() == "Triton has not answered for 16 s"
+
+
+def test_what_hangs_with_triton_is_not_blamed(table: JobTable, clock: Clock) -> None:
+    says = True
+    triton = Triton(lambda: says, 15.0, lambda: clock.now / SECOND)
+    table.enrol("jobs")
+    assert fault(triton, table, clock.now) is None
+    says = False
+    clock.now += 16 * SECOND
+    assert fault(triton, table, clock.now) is None, "silent, but Triton has missed once: it may be that"
+    assert fault(triton, table, clock.now) is None
+    assert fault(triton, table, clock.now) == "Triton has not answered for 16 s"
+    says = True
+    assert fault(triton, table, clock.now) == "the process of jobs was not heard of for 16 s", "Triton is well"
 
 
 @pytest.mark.parametrize(("status", "lives"), [(200, True), (400, False)])
