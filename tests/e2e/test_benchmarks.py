@@ -78,6 +78,9 @@ def test_openloop(recorded: Any, tiny_repository: Path, tmp_path: Path) -> None:
         1,
         "--refine",
         1,
+        "--steps",
+        2,
+        6,
     ]
     infos = tmp_path / "infos"
     infos.mkdir()
