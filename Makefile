@@ -7,9 +7,9 @@ UV := $(or $(shell command -v uv 2>/dev/null),$(BIN)/uv)
 # The right torch: a local wheel folder where one is named, else uv picks the build for this machine (no CUDA for a CPU).
 TORCH := $(if $(PIP_FIND_LINKS),--find-links "$(PIP_FIND_LINKS)",--torch-backend $(or $(TORCH_BACKEND),auto))
 REPOSITORY ?= .demo/repository
-# Test files side by side; each worker makes exports and starts servers of its own. A worker that died ends the run: with one
-# in its place, pytest-xdist may wait for ever.
-WORKERS ?= 2
+# Test files side by side, more than a small machine has cores: tests wait for servers that start and stop. Each worker makes
+# exports and starts servers of its own. A worker that died ends the run: with one in its place, pytest-xdist may wait for ever.
+WORKERS ?= 3
 SOURCES := client export server benchmarks tests model_repository docs docker streamlit_app.py
 
 # Torch and diffusers take 10 s longer to import where Python may not keep what it compiled.

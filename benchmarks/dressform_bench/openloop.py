@@ -65,7 +65,7 @@ from dressform_bench.simulate.device import asleep
 from dressform_bench.simulate.server import BATCHING
 from dressform_export.manifest import Manifest, open_manifest
 from dressform_export.repository import CONFIG
-from dressform_export.triton_config import config_text, parse_config
+from dressform_export.triton_config import config_text, read_config
 from dressform_server import Server
 
 PATTERNS: Mapping[str, Schedule] = {"poisson": poisson, "burst": burst, "ramp": ramp}
@@ -252,7 +252,7 @@ def served(repository: Path, mode: str, options: argparse.Namespace) -> Iterator
 def _set_batching(denoise: Path, mode: str) -> None:
     """In all of its configs: an engine may have one of its own."""
     for path in (denoise / CONFIG, *denoise.glob("configs/*.pbtxt")):
-        config = parse_config(path.read_text(encoding="utf-8"), str(path))
+        config = read_config(path)
         config.parameters["batching"].string_value = mode
         path.write_text(config_text(config, f"{mode} batching", "dressform bench openloop"), encoding="utf-8")
 

@@ -14,7 +14,7 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from dressform_export.engines import Engine
 from dressform_export.errors import ExportError
-from dressform_export.triton_config import complete_config, engine_config, parse_config
+from dressform_export.triton_config import complete_config, engine_config, read_config
 
 if TYPE_CHECKING:
     from transformers import CLIPTokenizerFast
@@ -41,7 +41,7 @@ def template_folder() -> Path:
 def read_configs(template: Path) -> dict[str, ModelConfig]:
     """Model name → config of every model in ``template``."""
     paths = sorted(template.glob(f"*/{CONFIG}"))
-    return {path.parent.name: parse_config(path.read_text(encoding="utf-8"), str(path)) for path in paths}
+    return {path.parent.name: read_config(path) for path in paths}
 
 
 def config_for(repository: Path, model: str, engine: str | None) -> ModelConfig:
@@ -52,7 +52,7 @@ def config_for(repository: Path, model: str, engine: str | None) -> ModelConfig:
     """
     named = repository / model / CONFIGS / f"{engine}.pbtxt"
     path = named if named.is_file() else repository / model / CONFIG
-    return parse_config(path.read_text(encoding="utf-8"), str(path))
+    return read_config(path)
 
 
 def models_to_export(configs: Mapping[str, ModelConfig], graphs: Collection[str]) -> tuple[str, ...]:

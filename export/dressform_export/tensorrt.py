@@ -18,7 +18,7 @@ from tritonclient.grpc.model_config_pb2 import DataType, ModelConfig
 from dressform_export.engines import FILES, PLAN
 from dressform_export.manifest import Manifest, SizeRecord, Tryon
 from dressform_export.repository import CONFIG, CONFIGS, read_configs
-from dressform_export.triton_config import config_text, parse_config
+from dressform_export.triton_config import config_text, read_config
 
 PLANS, PROVIDER = "tensorrt", "cuda-tensorrt"
 """Names among the engines: plans built before, and those that ONNX Runtime builds."""
@@ -113,7 +113,7 @@ def _rewrite(
 ) -> None:
     """Write the configs of ``leaf`` for ``engine`` anew, with the ``change``."""
     named = repository / leaf / CONFIGS / f"{engine}.pbtxt"
-    config = parse_config(named.read_text(encoding="utf-8"), str(named))
+    config = read_config(named)
     change(config)
     for path in (named, *([repository / leaf / CONFIG] if manifest.engine == engine else [])):
         path.write_text(config_text(config, engine), encoding="utf-8")

@@ -26,6 +26,16 @@ DATA_TYPES: dict[int, str] = {
 """ONNX element type → Triton's."""
 
 
+def read_config(path: Path) -> ModelConfig:
+    """The ``config.pbtxt`` at ``path``.
+
+    Raises:
+        OSError: if it cannot be read.
+        ExportError: if it is not one.
+    """
+    return parse_config(path.read_text(encoding="utf-8"), str(path))
+
+
 def parse_config(text: str, origin: str) -> ModelConfig:
     """A ``config.pbtxt`` as Triton reads it.
 

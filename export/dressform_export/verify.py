@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from dressform_export.reference import References, read_references
 from dressform_export.report import write_report
 from dressform_export.runner import runner
 from dressform_export.source import sha256
-from dressform_export.triton_config import config_text, parse_config
+from dressform_export.triton_config import config_text, read_config
 from dressform_export.verification import verify_graph
 
 MAX_ROWS = "max_rows"
@@ -116,11 +117,10 @@ def _write_max_rows(repository: Path, manifest: Manifest) -> None:
     denoise = repository / "denoise"
     default = denoise / layout.CONFIG
     (denoise / layout.CONFIGS).mkdir(exist_ok=True)
-    before = default.read_text(encoding="utf-8")
+    before = read_config(default)
     for name, engine in manifest.engines.items():
         named = denoise / layout.CONFIGS / f"{name}.pbtxt"
-        text = named.read_text(encoding="utf-8") if named.is_file() else before
-        config = parse_config(text, str(named))
+        config = read_config(named) if named.is_file() else deepcopy(before)
         if engine.capacity is not None:
             config.parameters[MAX_ROWS].string_value = str(engine.capacity.max_rows)
         for path in (named, *([default] if name == manifest.engine else [])):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from dressform_export.errors import ExportError
 from dressform_export.repository import CONFIG, CONFIGS, VERSION
-from dressform_export.triton_config import config_text, parse_config
+from dressform_export.triton_config import config_text, read_config
 
 _MODEL = """\
 import time
@@ -41,7 +41,7 @@ def asleep(repository: Path, copy: Path, fixed: float, per_row: float) -> None:
     unet = copy / "unet"
     try:
         shutil.copytree(repository, copy)
-        config = parse_config((unet / CONFIG).read_text(encoding="utf-8"), str(unet / CONFIG))
+        config = read_config(unet / CONFIG)
     except (OSError, shutil.Error) as error:
         raise ExportError(f"{repository} is no export: {error}") from error
     config.backend = "python"
