@@ -261,7 +261,9 @@ def test_a_disguised_leaf_is_refused(method: str, disguise: str, edge: str, file
             f"{SERVICE}/{method}", response_deserializer=pb.ModelStreamInferResponse.FromString
         )
         try:
-            return grpc.StatusCode.OK, next(stream(iter([message]), metadata=headers)).error_message
+            # To its end: of one that is left at once Triton keeps the request, and its stop waits for the leaf in vain.
+            (answer,) = stream(iter([message]), metadata=headers)
+            return grpc.StatusCode.OK, answer.error_message
         except grpc.RpcError as error:
             return error.code(), error.details()
 
