@@ -54,7 +54,7 @@ class Triton:
 def fault(triton: Triton, table: JobTable, now_ns: int) -> str | None:
     """What is wrong with a server at ``now_ns`` (monotonic), in a sentence; None: nothing, or it is not known yet.
 
-    The stages are judged while Triton answers: one that hands it a log line waits for it, and beats no more.
+    The stages are judged while Triton answers: `jobs`, which hands it metrics, waits for it and beats no more.
     """
     hangs = triton.ill()
     return hangs if triton.misses else ill(table, now_ns)
