@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from dressform_export.reference import References, read_references
 from dressform_export.report import write_report
 from dressform_export.runner import runner
 from dressform_export.source import sha256
-from dressform_export.triton_config import config_text, read_config
+from dressform_export.triton_config import config_text
 from dressform_export.verification import verify_graph
 
 MAX_ROWS = "max_rows"
@@ -117,12 +116,12 @@ def _write_max_rows(repository: Path, manifest: Manifest) -> None:
     denoise = repository / "denoise"
     default = denoise / layout.CONFIG
     (denoise / layout.CONFIGS).mkdir(exist_ok=True)
-    before = read_config(default)
-    for name, engine in manifest.engines.items():
+    configs = {name: layout.config_for(repository, "denoise", name) for name in manifest.engines}
+    for name, config in configs.items():
+        capacity = manifest.engines[name].capacity
+        if capacity is not None:
+            config.parameters[MAX_ROWS].string_value = str(capacity.max_rows)
         named = denoise / layout.CONFIGS / f"{name}.pbtxt"
-        config = read_config(named) if named.is_file() else deepcopy(before)
-        if engine.capacity is not None:
-            config.parameters[MAX_ROWS].string_value = str(engine.capacity.max_rows)
         for path in (named, *([default] if name == manifest.engine else [])):
             partial = path.with_suffix(".partial")
             partial.write_text(config_text(config, name, "dressform-export verify"), encoding="utf-8")
